@@ -1,0 +1,1 @@
+"""Device leases: for quotes, jobs, reservations and clusters."""

@@ -1,0 +1,1 @@
+"""Chains: one folder each."""

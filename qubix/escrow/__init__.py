@@ -1,0 +1,1 @@
+"""Escrow states, settlement lines, disputes."""

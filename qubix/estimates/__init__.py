@@ -1,0 +1,1 @@
+"""GPU catalogue, benchmarks, duration and cost."""

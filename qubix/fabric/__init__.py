@@ -1,0 +1,1 @@
+"""The only place in qubix that imports ray."""

@@ -1,0 +1,1 @@
+"""Uploads: streamed, counted and hashed."""

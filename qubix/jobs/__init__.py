@@ -1,0 +1,1 @@
+"""Jobs, attempts, artefacts, blobs and the catalogue of jobs_library."""

@@ -1,0 +1,1 @@
+"""Money, ids, clock, errors, events: the standard library and nothing else."""

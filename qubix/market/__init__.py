@@ -1,0 +1,1 @@
+"""Offers, quotes, search, matching and ranking."""

@@ -1,0 +1,1 @@
+"""The engine, the embedded server, the outbox, the leader row."""

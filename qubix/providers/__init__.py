@@ -1,0 +1,1 @@
+"""Providers, their nodes and devices, heartbeats and metrics."""

@@ -1,0 +1,1 @@
+"""The sandbox: its limits, its command, its run, and what may leave it."""

@@ -1,0 +1,1 @@
+"""Placement, reconciliation, the sweeper, agent sessions and frames, the fabric port."""

@@ -1,0 +1,1 @@
+"""Deposits and withdrawals (the chain comes with a later step)."""
