@@ -1,0 +1,48 @@
+# Everyday commands. Each makes the environment that it needs first; the second run skips the installation.
+#   make demo [ARGS='--json']   the whole product once, live        make test [ARGS='tests/unit']   the whole suite
+#   make check                  style, types, layers, unit tests    make bench                      the figures
+#   make web                    the page's bundle and API types
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: demo test check bench web
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed-run
+	@$(BIN)/qubix demo $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict qubix serve_app
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/unit
+
+bench: $(VENV)/.installed-dev
+	@for program in benchmarks/*.py; do case "$$program" in */_*) ;; *) $(BIN)/python "$$program" $(ARGS) || exit 1;; esac; done
+
+web:
+	cd serve_app/web && npm ci && npm run build
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "Qubix needs Python 3.11 or newer with its venv module: install it, or name one with make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed-run: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "installing Qubix and what it runs on into $(VENV) (once, some minutes)"
+	$(INSTALL) '.[jobs]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "installing Qubix and what its tests need into $(VENV) (once, some minutes)"
+	$(INSTALL) '.[jobs,dev]'
+	@touch $@ $(VENV)/.installed-run
