@@ -1,0 +1,102 @@
+"""The composition root: what a process holds (Resources), and what one transaction sees (Scope).
+
+`async with scope(resources) as s:` is the only place that commits. Services are made when first asked for, over the
+scope's one connection; wakes are sent after the commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator
+from functools import cached_property
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from qubix.kernel.clock import Clock, SystemClock
+from qubix.kernel.errors import Invalid
+from qubix.postgres import leader
+from qubix.postgres.engine import Listener, Wakes, make_engine, read_url_file
+from qubix.postgres.outbox import Outbox
+from qubix.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """What lives as long as the process. Entry points pass in what only they can make (a Ray hub, a fabric)."""
+
+    settings: Settings
+    engine: AsyncEngine
+    wakes: Wakes
+    clock: Clock = dataclasses.field(default_factory=SystemClock)
+    hub: Any = None
+
+    def listen(self, channel: str, *, idle_s: float = 1.0) -> Listener:
+        """Hear the wakes of `channel` ("jobs", "nodes", "outbox", "events")."""
+        return Listener(self.engine, channel, idle_s=idle_s)
+
+    async def close(self) -> None:
+        """Send what is queued and close the pool."""
+        await self.wakes.flush()
+        await self.engine.dispose()
+
+
+def open_resources(
+    settings: Settings, *, url: str | None = None, clock: Clock | None = None, hub: Any = None, pool_size: int = 10
+) -> Resources:
+    """Resources for this process's database role.
+
+    Args: url overrides the URL file (tests). Raises: Invalid without a usable URL file.
+    """
+    if url is None:
+        if settings.database_url_file is None:
+            raise Invalid(
+                "no database is configured", next_step="set QUBIX_DATABASE_URL_FILE to a file of mode 0600, or start with `qubix up`"
+            )
+        url = read_url_file(settings.database_url_file)
+    engine = make_engine(url, pool_size=pool_size)
+    return Resources(settings=settings, engine=engine, wakes=Wakes(engine), clock=clock or SystemClock(), hub=hub)
+
+
+class Scope:
+    """One transaction and the services over it."""
+
+    def __init__(self, resources: Resources, connection: AsyncConnection) -> None:
+        self.resources = resources
+        self.connection = connection
+        self.clock = resources.clock
+        self.outbox = Outbox(connection)
+        self.wakes: set[tuple[str, str]] = set()
+
+    def wake(self, channel: str, payload: str = "") -> None:
+        """After the commit, wake whoever listens on `channel`."""
+        self.wakes.add((channel, payload))
+
+    @cached_property
+    def _settings(self) -> Settings:
+        return self.resources.settings
+
+
+@contextlib.asynccontextmanager
+async def scope(resources: Resources, *, leads: tuple[str, int] | None = None) -> AsyncIterator[Scope]:
+    """One transaction: committed at a clean exit, rolled back by an exception.
+
+    Args: leads, (name, epoch) of a leader whose transactions hold only while it leads.
+    Raises: NotLeader when `leads` is given and somebody else leads.
+    """
+    async with resources.engine.connect() as connection:
+        async with connection.begin():
+            if leads is not None:
+                await leader.hold(connection, *leads)
+            s = Scope(resources, connection)
+            yield s
+            if await s.outbox.write():
+                s.wake("outbox")
+        resources.wakes.send(s.wakes)
+
+
+async def database_time_ms(connection: AsyncConnection) -> int:
+    """The database's clock, in Unix milliseconds."""
+    return int(await connection.scalar(sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")) or 0)
