@@ -64,9 +64,11 @@ async def _make_template(server: EmbeddedServer) -> None:
     await admin.execute(f"CREATE DATABASE {TEMPLATE}")
     await admin.close()
     engine = make_engine(server.url(OWNER, TEMPLATE), pool_size=1)
-    async with engine.begin() as connection:
-        await schema.create(connection)
-    await engine.dispose()
+    try:
+        async with engine.begin() as connection:
+            await schema.create(connection)
+    finally:
+        await engine.dispose()
 
 
 async def clone(server: EmbeddedServer, name: str) -> None:

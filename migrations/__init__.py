@@ -1,0 +1,1 @@
+"""Database migrations: forward only, one SQL file each."""

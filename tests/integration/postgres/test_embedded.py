@@ -1,0 +1,87 @@
+"""The embedded server: reachable by nobody else, restartable, and it changes no folder's mode."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from qubix.kernel.errors import Invalid
+from qubix.postgres.embedded import EmbeddedServer
+from qubix.postgres.engine import read_url_file
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def runtime() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="qt-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+async def rows(url: str) -> list[int]:
+    connection = await asyncpg.connect(url)
+    try:
+        return [row["n"] for row in await connection.fetch("SELECT n FROM kept ORDER BY n")]
+    finally:
+        await connection.close()
+
+
+def query(server: EmbeddedServer, sql: str) -> None:
+    import asyncio
+
+    async def run() -> None:
+        connection = await asyncpg.connect(server.url())
+        await connection.execute(sql)
+        await connection.close()
+
+    asyncio.run(run())
+
+
+def test_what_was_committed_is_there_after_a_kill_and_a_restart(tmp_path: Path, runtime: Path) -> None:
+    import asyncio
+
+    server = EmbeddedServer(tmp_path / "q", runtime)
+    server.start()
+    query(server, "CREATE TABLE kept(n int); INSERT INTO kept VALUES (1), (2)")
+    assert server.process is not None
+    os.killpg(server.process.pid, signal.SIGKILL)
+    server.process.wait()
+    again = EmbeddedServer(tmp_path / "q", runtime)
+    again.start()
+    try:
+        assert asyncio.run(rows(again.url())) == [1, 2]
+    finally:
+        again.stop()
+
+
+def test_it_runs_below_a_private_folder_and_leaves_every_mode_as_it_was(tmp_path: Path, runtime: Path) -> None:
+    private = tmp_path / "home"
+    private.mkdir(mode=0o700)
+    before = [stat.S_IMODE(folder.stat().st_mode) for folder in (private, *private.parents)]
+    server = EmbeddedServer(private / "q", runtime)
+    server.start()
+    server.stop()
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in (private, *private.parents)] == before
+    for secret in (private / "q" / "secrets").iterdir():
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+
+
+async def test_no_role_gets_in_without_its_password(postgres: EmbeddedServer) -> None:
+    wrong = postgres.url("qubix_web").replace(":", ":x", 2).replace("postgresql:x//", "postgresql://")
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(wrong)
+
+
+def test_a_url_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "url"
+    path.write_text("postgresql://x")
+    path.chmod(0o644)
+    with pytest.raises(Invalid, match="others may read it"):
+        read_url_file(path)
