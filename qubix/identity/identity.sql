@@ -1,0 +1,25 @@
+-- Insert first: a second request with the same key waits here until the first one's transaction ends (at most 5 s), then sees its
+-- answer, or, where the first rolled back, becomes the first itself.
+CREATE FUNCTION begin_request(p_user uuid, p_key text, p_hash bytea, OUT outcome text, OUT status integer, OUT response jsonb)
+LANGUAGE plpgsql SET search_path = public, pg_temp SET lock_timeout = '5s' AS $$
+DECLARE known idempotency_keys;
+BEGIN
+  BEGIN
+    INSERT INTO idempotency_keys (user_id, key, request_hash) VALUES (p_user, p_key, p_hash) ON CONFLICT (user_id, key) DO NOTHING;
+    IF FOUND THEN outcome := 'started'; RETURN; END IF;
+  EXCEPTION WHEN lock_not_available THEN outcome := 'in_progress'; RETURN;
+  END;
+  SELECT * INTO known FROM idempotency_keys k WHERE k.user_id = p_user AND k.key = p_key;
+  IF NOT FOUND THEN outcome := 'in_progress';
+  ELSIF known.request_hash <> p_hash THEN outcome := 'mismatch';
+  ELSIF known.status IS NULL THEN outcome := 'in_progress';
+  ELSE outcome := 'replay'; status := known.status; response := known.response;
+  END IF;
+END $$;
+REVOKE ALL ON FUNCTION begin_request FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION begin_request TO qubix_web;
+
+GRANT SELECT, INSERT, UPDATE ON users TO qubix_web;
+GRANT SELECT, INSERT, UPDATE, DELETE ON api_keys, sessions, idempotency_keys TO qubix_web;
+GRANT SELECT (id, email, name, roles, created_at) ON users TO qubix_controller, qubix_treasury;
+GRANT SELECT, DELETE ON sessions, idempotency_keys TO qubix_controller;
