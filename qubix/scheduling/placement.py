@@ -1,0 +1,277 @@
+"""Where a job runs: a pure choice among offers, or the reason why not and the smallest change that would help."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+from uuid import UUID
+
+from qubix.jobs.model import Needs
+from qubix.kernel.money import Qu
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slot:
+    """A device behind an offer. Args: holder_id, whoever leases it at this moment; quarantined, not usable yet."""
+
+    device_id: int
+    device_uuid: str
+    vram_bytes: int
+    holder_id: UUID | None = None
+    quarantined: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Candidate:
+    """An offer and its node as placement sees them.
+
+    Args: price_per_hour, per GPU-hour; takes_work, the node is online, fresh, not paused, draining or without sandbox;
+        excuse, why it does not; memory_bytes, cpus, disk_bytes of the node; slots, all its devices of the offer's model.
+    """
+
+    offer_id: UUID
+    node_id: UUID
+    provider_id: UUID
+    node_name: str
+    model: str
+    region: str
+    price_per_hour: Qu
+    asset: int
+    slots: tuple[Slot, ...]
+    takes_work: bool = True
+    excuse: str = ""
+    memory_bytes: int = 0
+    cpus: int = 0
+    disk_bytes: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """A waiting job.
+
+    Args: rate_max, units per hour for all its GPUs; offer_id, where the consumer pinned one; quote_id, whose leases it may
+        take over, with quote_offer_id, tried first; barred, nodes that lost or declined it just now; wary, nodes that did
+        so before (used when there is no other); reserved_node_id, the node that was kept for it.
+    """
+
+    job_id: UUID
+    needs: Needs
+    rate_max: Qu
+    asset: int
+    offer_id: UUID | None = None
+    quote_id: UUID | None = None
+    quote_offer_id: UUID | None = None
+    barred: frozenset[UUID] = frozenset()
+    wary: frozenset[UUID] = frozenset()
+    reserved_node_id: UUID | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Choice:
+    """Run it here, on these devices, at this rate (units per hour for all of them)."""
+
+    candidate: Candidate
+    slots: tuple[Slot, ...]
+    rate: Qu
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unplaceable:
+    """Why a job waits.
+
+    Args: code, the constraint that is in the way; message, for its owner; relaxation, the smallest change that would match
+        an offer as things stand ({} where none would); rejected, per constraint how many offers it ruled out, in the order
+        of asking; reserve_node_id, a node that will fit once it is free, to be kept for the oldest job.
+    """
+
+    code: str
+    message: str
+    relaxation: Mapping[str, object]
+    rejected: Mapping[str, int]
+    reserve_node_id: UUID | None = None
+
+
+Test = Callable[[Wanted, Candidate], bool]
+
+
+def _usable(wanted: Wanted, candidate: Candidate) -> tuple[Slot, ...]:
+    """The slots that fit and that nobody else holds; those that the job's own quote or reservation holds come first."""
+    own = (wanted.quote_id, wanted.job_id)
+    fits = [
+        slot
+        for slot in candidate.slots
+        if slot.vram_bytes >= wanted.needs.vram_bytes and not slot.quarantined and (slot.holder_id is None or slot.holder_id in own)
+    ]
+    return tuple(sorted(fits, key=lambda slot: (slot.holder_id is None, slot.device_id)))
+
+
+def _enough(wanted: Wanted, candidate: Candidate) -> bool:
+    return sum(slot.vram_bytes >= wanted.needs.vram_bytes for slot in candidate.slots) >= wanted.needs.gpus
+
+
+def _large_node(wanted: Wanted, candidate: Candidate) -> bool:
+    needs = wanted.needs
+    return candidate.memory_bytes >= needs.memory_bytes and candidate.cpus >= needs.cpus and candidate.disk_bytes >= needs.disk_bytes
+
+
+CONSTRAINTS: Final[tuple[tuple[str, Test], ...]] = (
+    ("asset", lambda w, c: c.asset == w.asset),
+    ("offer", lambda w, c: w.offer_id is None or c.offer_id == w.offer_id),
+    ("gpu_models", lambda w, c: not w.needs.gpu_models or c.model in w.needs.gpu_models),
+    ("vram", lambda w, c: any(slot.vram_bytes >= w.needs.vram_bytes for slot in c.slots)),
+    ("gpus", _enough),
+    ("region", lambda w, c: not w.needs.regions or c.region in w.needs.regions),
+    ("node_size", _large_node),
+    ("price", lambda w, c: c.price_per_hour * w.needs.gpus <= w.rate_max),
+    ("online", lambda w, c: c.takes_work),
+    ("barred", lambda w, c: c.node_id not in w.barred),
+    ("busy", lambda w, c: len(_usable(w, c)) >= w.needs.gpus),
+)
+"""In the order of asking: what the job wants first, what only time can change last."""
+
+_PASSING: Final = ("online", "barred", "busy")
+_GENTLE: Final = ("busy", "barred", "online", "price", "region", "vram", "offer", "gpu_models", "node_size", "gpus")
+"""What to give up first."""
+
+
+def choose(wanted: Wanted, candidates: Sequence[Candidate]) -> Choice | Unplaceable:
+    """The best offer for the job, or why there is none. Ties are stable: the order of `candidates` decides."""
+    fitting = [candidate for candidate in candidates if all(test(wanted, candidate) for _, test in CONSTRAINTS)]
+    if not fitting:
+        return explain(wanted, candidates)
+    best = min(fitting, key=lambda candidate: _rank(wanted, candidate))
+    return Choice(best, _usable(wanted, best)[: wanted.needs.gpus], Qu(best.price_per_hour * wanted.needs.gpus))
+
+
+def _rank(wanted: Wanted, candidate: Candidate) -> tuple[bool, bool, bool, int, int]:
+    spare = len(_usable(wanted, candidate)) - wanted.needs.gpus
+    return (
+        candidate.node_id in wanted.wary,
+        candidate.offer_id != wanted.quote_offer_id,
+        candidate.node_id != wanted.reserved_node_id,
+        candidate.price_per_hour,
+        spare,
+    )
+
+
+def explain(wanted: Wanted, candidates: Sequence[Candidate]) -> Unplaceable:
+    """The funnel of rejections, the smallest relaxation, and the node worth waiting for."""
+    rejected: dict[str, int] = {}
+    left = list(candidates)
+    for name, test in CONSTRAINTS:
+        passed = [candidate for candidate in left if test(wanted, candidate)]
+        if len(passed) < len(left):
+            rejected[name] = len(left) - len(passed)
+        left = passed
+    dropped = _smallest_set(wanted, candidates)
+    if not dropped:
+        return Unplaceable("no_offers", "No offer exists that any change of the job would match.", {}, rejected)
+    matching = _without(wanted, candidates, dropped)
+    code = next(name for name in reversed(_GENTLE) if name in dropped)
+    relaxation = {name: _relaxed(name, wanted, matching) for name in dropped if name not in _PASSING}
+    reserve = _worth_waiting_for(wanted, matching) if dropped <= {"busy", "barred"} else None
+    return Unplaceable(code, " ".join(_said(name, wanted, matching) for name in _GENTLE if name in dropped), relaxation, rejected, reserve)
+
+
+def _without(wanted: Wanted, candidates: Sequence[Candidate], dropped: frozenset[str]) -> list[Candidate]:
+    return [c for c in candidates if all(name in dropped or test(wanted, c) for name, test in CONSTRAINTS)]
+
+
+def _smallest_set(wanted: Wanted, candidates: Sequence[Candidate]) -> frozenset[str]:
+    """The fewest constraints whose absence lets an offer match, the gentlest first; those that pass with time cost nothing."""
+    lasting = [name for name in _GENTLE if name not in _PASSING]
+    for size in range(len(lasting) + 1):
+        for chosen in itertools.combinations(lasting, size):
+            for waiting in (frozenset[str](), frozenset({"busy"}), frozenset({"busy", "barred"}), frozenset(_PASSING)):
+                dropped = frozenset(chosen) | waiting
+                if matching := _without(wanted, candidates, dropped):
+                    return _needed(wanted, matching, dropped)
+    return frozenset()
+
+
+def _needed(wanted: Wanted, matching: Sequence[Candidate], dropped: frozenset[str]) -> frozenset[str]:
+    """Of what was dropped, what the best of the matching offers really violates."""
+    tests = dict(CONSTRAINTS)
+    broken = [frozenset(name for name in dropped if not tests[name](wanted, candidate)) for candidate in matching]
+    return min(broken, key=len)
+
+
+def _relaxed(name: str, wanted: Wanted, matching: Sequence[Candidate]) -> object:
+    if name == "price":
+        return min(candidate.price_per_hour for candidate in matching) * wanted.needs.gpus
+    if name == "region":
+        return sorted({candidate.region for candidate in matching})
+    if name == "vram":
+        return max(slot.vram_bytes for candidate in matching for slot in candidate.slots)
+    if name == "gpus":
+        return max(sum(slot.vram_bytes >= wanted.needs.vram_bytes for slot in candidate.slots) for candidate in matching)
+    if name == "gpu_models":
+        return sorted({candidate.model for candidate in matching})
+    if name == "node_size":
+        best = max(matching, key=lambda candidate: (candidate.memory_bytes, candidate.cpus))
+        return {"memory_bytes": best.memory_bytes, "cpus": best.cpus, "disk_bytes": best.disk_bytes}
+    return [str(candidate.offer_id) for candidate in matching[:5]]
+
+
+def _said(name: str, wanted: Wanted, matching: Sequence[Candidate]) -> str:
+    value = None if name in _PASSING else _relaxed(name, wanted, matching)
+    match name:
+        case "busy":
+            return f"{_count(matching)} but every device is in use: it starts when one is free."
+        case "barred":
+            return f"{_count(matching)} but it lost or declined this job a moment ago: it is tried again shortly."
+        case "online":
+            return f"{_count(matching)} but takes no work now ({matching[0].excuse or 'offline'})."
+        case "price":
+            return (
+                f"The cheapest offer that fits costs {value} an hour, the job allows {wanted.rate_max}: raise the price limit to {value}."
+            )
+        case "region":
+            return f"None in {', '.join(wanted.needs.regions)}: it would match in {', '.join(_names(value))}."
+        case "vram":
+            return f"No device has {wanted.needs.vram_bytes} bytes of memory: {value} would match."
+        case "gpus":
+            return f"No node has {wanted.needs.gpus} such GPUs: {value} would match."
+        case "gpu_models":
+            return f"No {' or '.join(wanted.needs.gpu_models)}: it would match with {', '.join(_names(value))}."
+        case "node_size":
+            return f"No node is that large: the largest that fits otherwise has {value}."
+        case _:
+            return "The chosen offer does not fit: leave the offer open."
+
+
+def _names(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def _count(matching: Sequence[Candidate]) -> str:
+    return "One offer fits" if len(matching) == 1 else f"{len(matching)} offers fit"
+
+
+def _worth_waiting_for(wanted: Wanted, matching: Sequence[Candidate]) -> UUID | None:
+    """The node kept for the job: the one kept already, else that which lacks the fewest devices."""
+    open_to_it = [candidate for candidate in matching if candidate.node_id not in wanted.barred] or list(matching)
+    if any(candidate.node_id == wanted.reserved_node_id for candidate in open_to_it):
+        return wanted.reserved_node_id
+    return min(open_to_it, key=lambda candidate: -len(_usable(wanted, candidate))).node_id if open_to_it else None
+
+
+def keep_free(wanted: Wanted, node_id: UUID, candidates: Sequence[Candidate]) -> tuple[int, ...]:
+    """The free devices of `node_id` to keep for the job, at most as many as it needs."""
+    usable = [slot for candidate in candidates if candidate.node_id == node_id for slot in _usable(wanted, candidate)]
+    return tuple(slot.device_id for slot in usable[: wanted.needs.gpus])
+
+
+def taken(candidates: Sequence[Candidate], device_ids: frozenset[int], holder_id: UUID) -> list[Candidate]:
+    """The candidates after `holder_id` has leased these devices: for the next job of the same round."""
+    return [
+        dataclasses.replace(
+            candidate,
+            slots=tuple(
+                dataclasses.replace(slot, holder_id=holder_id) if slot.device_id in device_ids else slot for slot in candidate.slots
+            ),
+        )
+        for candidate in candidates
+    ]
