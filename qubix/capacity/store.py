@@ -45,7 +45,7 @@ _TAKE: Final = sa.text("""
 INSERT INTO device_leases (device_id, purpose, holder_id, during)
 SELECT d.id, :purpose, :holder, tstzrange(clock_timestamp(), clock_timestamp() + make_interval(secs => :ttl_s))
 FROM devices d
-WHERE d.node_id = :node AND d.model = :model AND d.vram_bytes >= :vram_bytes
+WHERE d.node_id = :node AND d.model = :model AND d.vram_bytes >= :vram_bytes AND d.usable
   AND NOT EXISTS (SELECT FROM device_quarantines q WHERE q.device_id = d.id)
   AND NOT EXISTS (SELECT FROM device_leases l WHERE l.device_id = d.id
                   AND l.during && tstzrange(clock_timestamp(), clock_timestamp() + make_interval(secs => :ttl_s)))
@@ -67,7 +67,7 @@ SELECT d.id, d.node_id, d.uuid, d.model, d.vram_bytes, l.purpose, l.holder_id, q
 FROM devices d
 LEFT JOIN device_leases l ON l.device_id = d.id AND l.during @> clock_timestamp()
 LEFT JOIN device_quarantines q ON q.device_id = d.id
-WHERE cast(:nodes AS uuid[]) IS NULL OR d.node_id = ANY(:nodes)
+WHERE d.usable AND (cast(:nodes AS uuid[]) IS NULL OR d.node_id = ANY(:nodes))
 ORDER BY d.node_id, d.id
 """).bindparams(sa.bindparam("nodes", type_=pg.ARRAY(pg.UUID(as_uuid=True))))
 

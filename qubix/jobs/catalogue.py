@@ -3,7 +3,7 @@
 title = "MNIST training"
 description = "A small CNN on handwritten digits"
 
-[needs]                    # as qubix.jobs.model.Needs
+[needs]                    # as qubix.market.model.Needs
 gpus = 1
 vram_bytes = 2_000_000_000
 
@@ -37,8 +37,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from qubix.agent.protocol import Limits
-from qubix.jobs.model import Needs
 from qubix.kernel.errors import Invalid, NotFound
+from qubix.market.model import Needs
 
 ParamType = Literal["int", "float", "bool", "text", "choice"]
 INPUT_NAME: Final = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}$")
@@ -208,7 +208,7 @@ def read_job(path: Path) -> LibraryJob:
             name=path.parent.name,
             title=str(text["title"]),
             description=str(text.get("description", "")),
-            needs=Needs.read(text.get("needs", {})),
+            needs=Needs.parse(text.get("needs", {})),
             limits=Limits(**text.get("limits", {})),
             params=tuple(_param(name, rule) for name, rule in text.get("params", {}).items()),
             inputs=tuple(InputRule(name=name, **rule) for name, rule in text.get("inputs", {}).items()),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
-from qubix.kernel.errors import Conflict, Invalid
+from qubix.kernel.errors import Conflict
 from qubix.kernel.money import Qu
+from qubix.market.model import Needs
 
 
 class JobState(enum.StrEnum):
@@ -160,60 +161,6 @@ def progress_after(known: float, reported: float, *, ended_well: bool = False) -
     if ended_well:
         return 100.0
     return max(known, min(max(reported, 0.0), 99.9))
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Needs:
-    """What a job requires of a node.
-
-    Args: gpus, devices of one node, all or none; gpu_models, any of them (empty: any); vram_bytes, at least, per device;
-        regions, any of them (empty: any); memory_bytes, cpus and disk_bytes, at least, of the node.
-    """
-
-    gpus: int = 1
-    gpu_models: tuple[str, ...] = ()
-    vram_bytes: int = 0
-    regions: tuple[str, ...] = ()
-    memory_bytes: int = 0
-    cpus: int = 0
-    disk_bytes: int = 0
-
-    @classmethod
-    def read(cls, given: Mapping[str, Any]) -> Needs:
-        """Needs from JSON. Raises: Invalid, naming the field and what is allowed."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        for name in given:
-            if name not in known:
-                raise Invalid(f"needs: {name!r} is not known", next_step=f"allowed: {', '.join(sorted(known))}", field=f"needs.{name}")
-        numbers = {
-            name: _whole(f"needs.{name}", given[name], least=1 if name == "gpus" else 0)
-            for name in ("gpus", "vram_bytes", "memory_bytes", "cpus", "disk_bytes")
-            if given.get(name) is not None
-        }
-        lists = {name: _names(f"needs.{name}", given[name]) for name in ("gpu_models", "regions") if given.get(name) is not None}
-        if numbers.get("gpus", 1) > GPUS_MAX:
-            raise Invalid(f"needs.gpus is {numbers['gpus']}", next_step=f"at most {GPUS_MAX}, all of one node", field="needs.gpus")
-        values: dict[str, Any] = {**numbers, **lists}
-        return cls(**values)
-
-    def to_json(self) -> dict[str, Any]:
-        """As stored and shown."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()}
-
-
-GPUS_MAX: Final = 16
-
-
-def _whole(field: str, value: Any, *, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise Invalid(f"{field} is {value!r}", next_step=f"a whole number, at least {least}", field=field)
-    return value
-
-
-def _names(field: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(item, str) and item for item in value):
-        raise Invalid(f"{field} is {value!r}", next_step="a list of names", field=field)
-    return tuple(value)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from qubix.jobs import tables as tables
 from qubix.jobs.blobs import Blob
-from qubix.jobs.model import Artefact, Attempt, AttemptState, Fault, Input, Job, JobState, LogLine, Needs
+from qubix.jobs.model import Artefact, Attempt, AttemptState, Fault, Input, Job, JobState, LogLine
 from qubix.kernel.money import Qu
+from qubix.market.model import Needs
 
 _INSERT: Final = sa.text("""
 INSERT INTO jobs (id, owner_id, name, kind, params, needs, limits, state, attempts_max, rate_max, ceiling, duration_max_s, asset,
@@ -191,7 +192,7 @@ def read_job(row: sa.Row[Any]) -> Job:
             "cancel_requested_at", "created_at", "pending_at", "started_at", "ended_at",
         )
     }  # fmt: skip
-    return Job(**same, state=JobState(r["state"]), needs=Needs.read(r["needs"]), rate_max=Qu(r["rate_max"]), ceiling=Qu(r["ceiling"]))
+    return Job(**same, state=JobState(r["state"]), needs=Needs.parse(r["needs"]), rate_max=Qu(r["rate_max"]), ceiling=Qu(r["ceiling"]))
 
 
 def read_attempt(row: sa.Row[Any]) -> Attempt:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from qubix.jobs.model import Needs
 from qubix.kernel.money import Qu
+from qubix.market.model import Needs
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Candidate:
     """An offer and its node as placement sees them.
 
     Args: price_per_hour, per GPU-hour; takes_work, the node is online, fresh, not paused, draining or without sandbox;
-        excuse, why it does not; memory_bytes, cpus, disk_bytes of the node; slots, all its devices of the offer's model.
+        excuse, why it does not; ram_bytes and cpu_cores of the node; tflops per device; reliability, the provider's share of
+        attempts without its fault (None: none ended); slots, all its devices of the offer's model.
     """
 
     offer_id: UUID
@@ -42,9 +43,11 @@ class Candidate:
     slots: tuple[Slot, ...]
     takes_work: bool = True
     excuse: str = ""
-    memory_bytes: int = 0
-    cpus: int = 0
-    disk_bytes: int = 0
+    ram_bytes: int = 0
+    cpu_cores: int = 0
+    tflops: float = 0.0
+    verified: bool = False
+    reliability: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,20 +114,41 @@ def _enough(wanted: Wanted, candidate: Candidate) -> bool:
     return sum(slot.vram_bytes >= wanted.needs.vram_bytes for slot in candidate.slots) >= wanted.needs.gpus
 
 
+def _named(wanted: Wanted, candidate: Candidate) -> bool:
+    return not wanted.needs.gpu_models or _key(candidate.model) in {_key(name) for name in wanted.needs.gpu_models}
+
+
+def _key(model: str) -> str:
+    return model.upper().replace("-", "_").replace(" ", "_")
+
+
+def _trusted(wanted: Wanted, candidate: Candidate) -> bool:
+    needs = wanted.needs
+    reliable = needs.reliability_min is None or (candidate.reliability is not None and candidate.reliability >= needs.reliability_min)
+    return reliable and (needs.verified is None or candidate.verified == needs.verified)
+
+
+def _affordable(wanted: Wanted, candidate: Candidate) -> bool:
+    per_gpu = wanted.needs.price_max
+    return candidate.price_per_hour * wanted.needs.gpus <= wanted.rate_max and (per_gpu is None or candidate.price_per_hour <= per_gpu)
+
+
 def _large_node(wanted: Wanted, candidate: Candidate) -> bool:
     needs = wanted.needs
-    return candidate.memory_bytes >= needs.memory_bytes and candidate.cpus >= needs.cpus and candidate.disk_bytes >= needs.disk_bytes
+    return candidate.ram_bytes >= needs.ram_bytes and candidate.cpu_cores >= needs.cpu_cores
 
 
 CONSTRAINTS: Final[tuple[tuple[str, Test], ...]] = (
     ("asset", lambda w, c: c.asset == w.asset),
     ("offer", lambda w, c: w.offer_id is None or c.offer_id == w.offer_id),
-    ("gpu_models", lambda w, c: not w.needs.gpu_models or c.model in w.needs.gpu_models),
+    ("gpu_models", _named),
     ("vram", lambda w, c: any(slot.vram_bytes >= w.needs.vram_bytes for slot in c.slots)),
     ("gpus", _enough),
     ("region", lambda w, c: not w.needs.regions or c.region in w.needs.regions),
     ("node_size", _large_node),
-    ("price", lambda w, c: c.price_per_hour * w.needs.gpus <= w.rate_max),
+    ("tflops", lambda w, c: c.tflops >= w.needs.tflops),
+    ("trust", _trusted),
+    ("price", _affordable),
     ("online", lambda w, c: c.takes_work),
     ("barred", lambda w, c: c.node_id not in w.barred),
     ("busy", lambda w, c: len(_usable(w, c)) >= w.needs.gpus),
@@ -132,7 +156,7 @@ CONSTRAINTS: Final[tuple[tuple[str, Test], ...]] = (
 """In the order of asking: what the job wants first, what only time can change last."""
 
 _PASSING: Final = ("online", "barred", "busy")
-_GENTLE: Final = ("busy", "barred", "online", "price", "region", "vram", "offer", "gpu_models", "node_size", "gpus")
+_GENTLE: Final = ("busy", "barred", "online", "price", "region", "trust", "tflops", "vram", "offer", "gpu_models", "node_size", "gpus")
 """What to give up first."""
 
 
@@ -210,8 +234,13 @@ def _relaxed(name: str, wanted: Wanted, matching: Sequence[Candidate]) -> object
     if name == "gpu_models":
         return sorted({candidate.model for candidate in matching})
     if name == "node_size":
-        best = max(matching, key=lambda candidate: (candidate.memory_bytes, candidate.cpus))
-        return {"memory_bytes": best.memory_bytes, "cpus": best.cpus, "disk_bytes": best.disk_bytes}
+        best = max(matching, key=lambda candidate: (candidate.ram_bytes, candidate.cpu_cores))
+        return {"ram_bytes": best.ram_bytes, "cpu_cores": best.cpu_cores}
+    if name == "tflops":
+        return max(candidate.tflops for candidate in matching)
+    if name == "trust":
+        best_share = max((candidate.reliability or 0.0 for candidate in matching), default=0.0)
+        return {"reliability_min": best_share, "verified": any(candidate.verified for candidate in matching)}
     return [str(candidate.offer_id) for candidate in matching[:5]]
 
 
@@ -236,6 +265,10 @@ def _said(name: str, wanted: Wanted, matching: Sequence[Candidate]) -> str:
             return f"No node has {wanted.needs.gpus} such GPUs: {value} would match."
         case "gpu_models":
             return f"No {' or '.join(wanted.needs.gpu_models)}: it would match with {', '.join(_names(value))}."
+        case "tflops":
+            return f"No device has {wanted.needs.tflops:g} TFLOPS: {value} would match."
+        case "trust":
+            return f"None is as reliable or verified as asked: it would match with {value}."
         case "node_size":
             return f"No node is that large: the largest that fits otherwise has {value}."
         case _:
