@@ -135,4 +135,4 @@ def unit_walls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         raise AssertionError("a unit test opens no socket and never sleeps: move it to tests/integration, or use a fake")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(time, "sleep", refuse)
+    monkeypatch.setattr(time, "sleep", lambda seconds: refuse() if seconds else None)

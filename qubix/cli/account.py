@@ -1,0 +1,134 @@
+"""Who you are: `qubix signup`, `qubix login`, `qubix keys`."""
+
+from __future__ import annotations
+
+import platform
+from typing import Annotated, Any
+
+import typer
+
+from qubix.cli import config, runfile
+from qubix.cli.client import Client, connect
+from qubix.cli.output import JsonFlag, Output, YesFlag, ago, table
+from qubix.kernel.errors import Invalid
+
+keys_app = typer.Typer(help="API keys of this account.", invoke_without_command=True)
+UrlOption = Annotated[str | None, typer.Option("--url", help="The platform's address; default: the one that runs on this machine.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's commands."""
+    app.command(rich_help_panel="Account")(signup)
+    app.command(rich_help_panel="Account")(login)
+    app.command(rich_help_panel="Account")(logout)
+    app.add_typer(keys_app, name="keys", rich_help_panel="Account")
+
+
+def signup(
+    email: Annotated[str, typer.Option(prompt=True)],
+    password: Annotated[str, typer.Option(prompt=True, hide_input=True, confirmation_prompt=True)],
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make an account and stay logged in on this machine (an API key in a file of mode 0600)."""
+    out = Output(as_json)
+    address = resolve_url(url)
+    account, user = sign_up(address, email, password)
+    path = config.save(account)
+    out.show(f"account {user['email']} made; its key is in {path}")
+    out.finish({"user": user, "url": address, "config": str(path)}, then=("qubix wallet faucet 1000000", "qubix offers", "qubix run mnist"))
+
+
+def login(
+    url: UrlOption = None,
+    email: Annotated[str | None, typer.Option(help="With a password instead of a key.")] = None,
+    password: Annotated[str | None, typer.Option(help="Asked for when it is not given.")] = None,
+    key: Annotated[str | None, typer.Option(help="An API key (qk_…).")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Log in on this machine with an API key, or with email and password (which makes a key)."""
+    out = Output(as_json)
+    address = resolve_url(url)
+    if key is None:
+        email = email or typer.prompt("Email", err=True)
+        password = password or typer.prompt("Password", hide_input=True, err=True)
+        key = key_for(address, str(email), str(password))
+    with Client(address, key) as client:
+        user = client.get("/api/auth/me")
+    path = config.save(config.Account(address, key))
+    out.show(f"logged in as {user['email']} at {address}; the key is in {path}")
+    out.finish({"user": user, "url": address, "config": str(path)}, then=("qubix wallet", "qubix offers", "qubix jobs"))
+
+
+def logout(as_json: JsonFlag = False) -> None:
+    """Forget the key on this machine (it stays valid until `qubix keys revoke`)."""
+    out = Output(as_json)
+    forgotten = config.forget()
+    out.show("forgotten" if forgotten else "nobody was logged in")
+    out.finish({"forgotten": forgotten}, then=("qubix login",))
+
+
+@keys_app.callback()
+def keys(context: typer.Context, as_json: JsonFlag = False) -> None:
+    """List the keys of this account."""
+    if context.invoked_subcommand is not None:
+        return
+    out = Output(as_json)
+    with connect() as client:
+        answer = client.get("/api/auth/keys")
+    items = answer["items"] if isinstance(answer, dict) else answer
+    rows = [(item["id"], item.get("name"), item.get("prefix"), ago(item.get("last_used_at"))) for item in items]
+    out.show(table("API keys", ("id", "name", "begins", "last used"), rows))
+    out.finish({"items": items}, then=("qubix keys create NAME", "qubix keys revoke ID"))
+
+
+@keys_app.command("create")
+def keys_create(name: str, as_json: JsonFlag = False) -> None:
+    """Make a key; it is shown once."""
+    out = Output(as_json)
+    with connect() as client:
+        made = client.post("/api/auth/keys", {"name": name})
+    out.show(f"[bold]{made['secret']}[/bold]", "keep it: it is not shown again")
+    out.finish(made, then=("qubix keys", f"qubix keys revoke {made['id']}"))
+
+
+@keys_app.command("revoke")
+def keys_revoke(key_id: str, yes: YesFlag = False, as_json: JsonFlag = False) -> None:
+    """Make a key worthless, at once."""
+    out = Output(as_json)
+    out.confirm(f"Revoke {key_id}?", yes)
+    with connect() as client:
+        client.delete(f"/api/auth/keys/{key_id}")
+    out.show("revoked")
+    out.finish({"revoked": key_id}, then=("qubix keys",))
+
+
+def resolve_url(given: str | None) -> str:
+    """The address to talk to: the one given, the configured one, or the platform that runs on this machine."""
+    if given:
+        return given.rstrip("/")
+    if config.config_path().exists():
+        return config.load().url
+    run = runfile.read(runfile.default_data_dir())
+    if run is not None and run.live and "application" in run.urls:
+        return run.urls["application"]
+    raise Invalid("no platform is known on this machine", next_step="name one with --url, or start one with qubix up")
+
+
+def sign_up(url: str, email: str, password: str) -> tuple[config.Account, dict[str, Any]]:
+    """Make an account and a key for it. Returns: both. Raises: ApiError."""
+    with Client(url) as client:
+        session = client.post("/api/auth/signup", {"email": email, "password": password})
+    return config.Account(url, _new_key(url, session["access_token"])), session["user"]
+
+
+def key_for(url: str, email: str, password: str) -> str:
+    """A fresh API key for an account, by its password. Raises: ApiError."""
+    with Client(url) as client:
+        session = client.post("/api/auth/login", {"email": email, "password": password})
+    return _new_key(url, session["access_token"])
+
+
+def _new_key(url: str, token: str) -> str:
+    with Client(url, token) as client:
+        return str(client.post("/api/auth/keys", {"name": f"command line on {platform.node()}"})["secret"])

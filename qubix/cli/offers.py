@@ -1,0 +1,112 @@
+"""The market: `qubix offers`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final
+
+import typer
+
+from qubix.cli.client import connect
+from qubix.cli.output import JsonFlag, Output, amount, gibibytes, table
+
+_GROUPS: Final = {"gpu": "model", "provider": "provider"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's commands."""
+    app.command(rich_help_panel="Jobs")(offers)
+
+
+def offers(
+    query: Annotated[str | None, typer.Argument(help="Typed fields, e.g. 'gpu=RTX_4090 vram>=24GB price<2000 region in [eu,us]'.")] = None,
+    sort: Annotated[str | None, typer.Option(help="price, vram, reliability …; a leading - turns it round.")] = None,
+    group_by: Annotated[str | None, typer.Option("--group-by", help="gpu, provider, or both with a comma.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that are taken, paused or offline.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Search the GPUs on offer: only what could be placed now, unless --all."""
+    out = Output(as_json)
+    wanted = _groups(group_by)
+    with connect() as client:
+        items = client.pages("/api/gpus/search", items_max=limit, query=query, sort=sort, available=None if everything else True)
+    if wanted:
+        groups = grouped(items, wanted)
+        out.show(_group_table(groups, wanted))
+        out.finish({"groups": groups}, then=("qubix offers QUERY", "qubix run mnist --gpu MODEL"))
+        return
+    out.show(offer_table(items))
+    out.finish(
+        {"items": items}, then=("qubix run mnist --offer ID", "qubix offers --group-by gpu", "qubix offers 'vram>=24GB' --sort price")
+    )
+
+
+def offer_table(items: Iterable[Mapping[str, Any]], chosen: str | None = None) -> Any:
+    """Offers as a table; a tick marks the chosen one."""
+    rows = [
+        (
+            "✔" if chosen is not None and str(item.get("id")) == chosen else "",
+            str(item.get("id")),
+            item.get("model"),
+            gibibytes(item.get("vram_bytes")),
+            _free(item),
+            amount(item.get("price_per_hour")),
+            item.get("region"),
+            _provider(item),
+            _reliability(item.get("reliability")),
+            "measured" if item.get("verified") else str(item.get("detected_by") or "declared"),
+        )
+        for item in items
+    ]
+    columns = ("", "id", "gpu", "vram", "free", "per GPU-hour", "region", "provider", "reliability", "facts")
+    return table("Offers", columns, rows, right=("vram", "free", "per GPU-hour", "reliability"))
+
+
+def grouped(items: Iterable[Mapping[str, Any]], by: Iterable[str]) -> list[dict[str, Any]]:
+    """Offers put together by their model, their provider, or both: how many, how many GPUs free, the span of prices."""
+    names = list(by)
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for item in items:
+        parts = {name: str(item.get("model")) if name == "gpu" else _provider(item) for name in names}
+        price = int(item.get("price_per_hour") or 0)
+        group = found.setdefault(tuple(parts.values()), {**parts, "offers": 0, "free": 0, "price_min": price, "price_max": price})
+        group["offers"] += 1
+        group["free"] += int(item.get("available") or item.get("free") or 0)
+        group["price_min"] = min(group["price_min"], price)
+        group["price_max"] = max(group["price_max"], price)
+    return sorted(found.values(), key=lambda group: group["price_min"])
+
+
+def _groups(given: str | None) -> list[str]:
+    names = [part.strip() for part in (given or "").split(",") if part.strip()]
+    for name in names:
+        if name not in _GROUPS:
+            raise typer.BadParameter(f"{name} is not a group: gpu, provider", param_hint="--group-by")
+    return names
+
+
+def _group_table(groups: list[dict[str, Any]], names: list[str]) -> Any:
+    rows = [(*(group[name] for name in names), group["offers"], group["free"], _span(group)) for group in groups]
+    return table("Offers, grouped", (*names, "offers", "free GPUs", "per GPU-hour"), rows, right=("offers", "free GPUs", "per GPU-hour"))
+
+
+def _span(group: Mapping[str, Any]) -> str:
+    low, high = group["price_min"], group["price_max"]
+    return amount(low) if low == high else f"{low:,} to {high:,} QU".replace(",", " ")
+
+
+def _provider(item: Mapping[str, Any]) -> str:
+    given = item.get("provider")
+    if isinstance(given, Mapping):
+        return str(given.get("name") or given.get("id"))
+    return str(item.get("provider_name") or given or item.get("provider_id") or "-")
+
+
+def _free(item: Mapping[str, Any]) -> str:
+    free, total = item.get("available", item.get("free")), item.get("total", item.get("gpus"))
+    return f"{free}/{total}" if total is not None else str(free if free is not None else "-")
+
+
+def _reliability(value: float | None) -> str:
+    return "new" if value is None else f"{value * 100:.0f} %"

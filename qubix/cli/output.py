@@ -1,0 +1,140 @@
+"""What a command prints: rich tables for people, exactly one JSON document for programs, and an exit code that stays the same."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document.")]
+YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+class ExitCode(enum.IntEnum):
+    """Stable over releases; scripts may rely on them."""
+
+    DONE = 0
+    ERROR = 1
+    USAGE = 2
+    FAILED = 100
+    NOT_FINISHED = 101
+    NOT_FOUND = 102
+    CANCELLED = 103
+
+
+_JOB_CODES: Final[Mapping[str, ExitCode]] = {
+    "COMPLETED": ExitCode.DONE,
+    "FAILED": ExitCode.FAILED,
+    "CANCELLED": ExitCode.CANCELLED,
+}
+
+
+def job_code(state: str) -> ExitCode:
+    """The exit code for a job's state; anything that is not final is NOT_FINISHED."""
+    return _JOB_CODES.get(state, ExitCode.NOT_FINISHED)
+
+
+class Output:
+    """One command's voice.
+
+    Args: as_json, print one JSON document on stdout and nothing else; terminal, stdout for people (tests pass their own).
+    """
+
+    def __init__(self, as_json: bool, terminal: Console | None = None) -> None:
+        self.as_json = as_json
+        self.terminal = terminal or Console(highlight=False, soft_wrap=False)
+        self.aside = Console(stderr=True, highlight=False)
+
+    def show(self, *what: RenderableType) -> None:
+        """Print for people; silent with --json."""
+        if not self.as_json:
+            for item in what:
+                self.terminal.print(item)
+
+    def note(self, text: str) -> None:
+        """Say on stderr what is going on; silent with --json."""
+        if not self.as_json:
+            self.aside.print(text)
+
+    def finish(self, document: Any, *, then: Sequence[str] = (), code: ExitCode = ExitCode.DONE) -> None:
+        """End the command: the document with --json, else the next useful commands on stderr.
+
+        Raises: typer.Exit with `code`, unless it is DONE.
+        """
+        if self.as_json:
+            sys.stdout.write(json.dumps(document, default=str) + "\n")
+            sys.stdout.flush()
+        elif then:
+            self.aside.print("[dim]next:  " + "   ".join(then) + "[/dim]", soft_wrap=True)
+        if code is not ExitCode.DONE:
+            raise typer.Exit(int(code))
+
+    def confirm(self, question: str, yes: bool) -> None:
+        """Ask once; with -y or --json it is agreed already. Raises: typer.Exit(ERROR) for a no, or when nobody can be asked."""
+        if yes or self.as_json:
+            return
+        if not sys.stdin.isatty():
+            self.aside.print("nobody is here to be asked: pass -y to agree")
+            raise typer.Exit(int(ExitCode.USAGE))
+        if not typer.confirm(question, default=True, err=True):
+            raise typer.Exit(int(ExitCode.ERROR))
+
+
+def fail(message: str, *, next_step: str = "", code: str = "error", extra: Mapping[str, Any] | None = None, as_json: bool = False) -> None:
+    """Print an error: the problem as one JSON document, or two lines on stderr."""
+    if as_json:
+        problem = {"code": code, "detail": message, "next_step": next_step, **(extra or {})}
+        sys.stdout.write(json.dumps({"error": problem}, default=str) + "\n")
+        return
+    terminal = Console(stderr=True, highlight=False)
+    terminal.print(f"[bold red]error:[/bold red] {_plain(message)}", soft_wrap=True)
+    if next_step:
+        terminal.print(f"[dim]what to do:[/dim] {_plain(next_step)}", soft_wrap=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> Table:
+    """A table whose cells are text; the columns named in `right` are figures."""
+    flush_right = set(right)
+    made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in flush_right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, str) else _cell(cell) for cell in row))
+    return made
+
+
+def amount(value: int | None) -> str:
+    """Whole units with thin grouping: 12 345 QU."""
+    return "-" if value is None else f"{value:,} QU".replace(",", " ")
+
+
+def gibibytes(size: int | None) -> str:
+    """Bytes as GiB, where known."""
+    return "-" if size is None else f"{size / 2**30:.0f} GiB"
+
+
+def ago(moment: str | None) -> str:
+    """An RFC 3339 time as an age: `12 s ago`."""
+    if not moment:
+        return "never"
+    seconds = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(moment)).total_seconds()
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _plain(text: str) -> str:
+    """Text that rich must not read as markup."""
+    return text.replace("[", "\\[")

@@ -1,0 +1,195 @@
+"""`qubix run FILE|JOB`: plan, one question, then the stream to the end."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from qubix.cli.client import Client, connect
+from qubix.cli.follow import follow
+from qubix.cli.jobs import attempts_table, receipt_table
+from qubix.cli.offers import offer_table
+from qubix.cli.output import JsonFlag, Output, YesFlag, amount, job_code, table
+from qubix.cli.quantities import duration_s, pairs, size_bytes, spoken
+from qubix.kernel.errors import Invalid
+
+SCRIPT_KIND = "script"
+DURATION_DEFAULT_S = 3600
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's commands."""
+    app.command(rich_help_panel="Jobs")(run)
+
+
+@dataclass
+class Request:
+    """A job before it is sent.
+
+    Args: body, members that quote and job share; files, inputs by the name that the job sees.
+    """
+
+    body: dict[str, Any]
+    files: dict[str, Path] = field(default_factory=dict)
+
+
+def run(
+    target: Annotated[
+        str, typer.Argument(metavar="FILE|JOB", help="A Python script, or a job of the library (mnist, stable_diffusion, …).")
+    ],
+    param: Annotated[
+        list[str] | None, typer.Option("--param", "-p", help="name=value; a file's path becomes an input of that name.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
+    gpu: Annotated[list[str] | None, typer.Option("--gpu", help="Any of these models.")] = None,
+    vram: Annotated[str | None, typer.Option(help="At least this much per GPU, as 24GB.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, max=16, help="GPUs of one node, all or none.")] = None,
+    region: Annotated[list[str] | None, typer.Option(help="Any of these regions.")] = None,
+    offer: Annotated[str | None, typer.Option(help="This offer and no other.")] = None,
+    max_duration: Annotated[str | None, typer.Option("--max-duration", help="Longest paid run, as 2h; default 1h.")] = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="The ceiling itself, whole units.")] = None,
+    price_max: Annotated[int | None, typer.Option("--price-max", min=1, help="Highest rate per hour, all GPUs together.")] = None,
+    wait: Annotated[str | None, typer.Option(help="How long to wait for a matching node, as 10min.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once it is funded.")] = False,
+    yes: YesFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a job on a GPU: shows the plan, asks once, follows it to its end. Exit 0 done, 100 failed, 101 not finished, 103 cancelled."""
+    out = Output(as_json)
+    needs = {"gpu_models": gpu, "vram_bytes": size_bytes(vram) if vram else None, "gpus": gpus, "regions": region}
+    request = read_request(target, pairs(param or []), {key: value for key, value in needs.items() if value})
+    request.body |= _present(
+        offer_id=offer, duration_max_s=duration_s(max_duration) if max_duration else None, budget=budget, price_max=price_max
+    )
+    with connect() as client:
+        quote = client.post("/api/quotes", request.body)
+        show_plan(out, quote)
+        out.confirm("Lock the ceiling and run it?", yes)
+        extra = _present(name=name, wait_s=duration_s(wait) if wait else None, quote_id=quote_id(quote))
+        job = submit(client, request, **extra)
+        job_id = str(job["id"])
+        if detach:
+            out.show(f"job {job_id} is funded and waits for its node")
+            out.finish(job, then=(f"qubix logs -f {job_id}", f"qubix show {job_id}", f"qubix cancel {job_id}"))
+            return
+        try:
+            ended = stream(out, client, job_id)
+        except KeyboardInterrupt:
+            out.note(f"\nthe job goes on; qubix cancel {job_id} ends it")
+            out.finish(client.get(f"/api/jobs/{job_id}"), then=(f"qubix logs -f {job_id}",), code=job_code("RUNNING"))
+            return
+    out.show(attempts_table(ended), receipt_table(ended))
+    then = (f"qubix artefacts {job_id} --download .", f"qubix show {job_id}", "qubix wallet")
+    out.finish(ended, then=then, code=job_code(ended["state"]))
+
+
+def read_request(target: str, params: Mapping[str, str], needs: Mapping[str, Any]) -> Request:
+    """A script with the job.toml beside it, or a library job; flags win over the file.
+
+    Raises: Invalid for a file that is missing or a job.toml that cannot be read.
+    """
+    path = Path(target)
+    if not path.is_file():
+        if path.suffix or "/" in target:
+            raise Invalid(f"there is no file {target}", next_step="name a script that exists, or a library job such as mnist")
+        return _with_files(Request({"kind": target, "needs": dict(needs)}), params)
+    request = Request({"kind": SCRIPT_KIND, "needs": dict(needs)}, {SCRIPT_KIND: path})
+    beside = path.with_name("job.toml")
+    if beside.is_file():
+        try:
+            text = tomllib.loads(beside.read_text())
+        except tomllib.TOMLDecodeError as error:
+            raise Invalid(f"{beside}: {error}", next_step="mend the file, or move it away") from None
+        request.body["needs"] = {**text.get("needs", {}), **needs}
+        params = {**{name: str(value) for name, value in text.get("params", {}).items()}, **params}
+    return _with_files(request, params)
+
+
+def _with_files(request: Request, params: Mapping[str, str]) -> Request:
+    """Parameters that name an existing file become inputs; the others stay parameters."""
+    plain = {}
+    for name, value in params.items():
+        path = Path(value)
+        if ("/" in value or path.suffix) and path.is_file():
+            request.files[name] = path
+        elif "/" in value and path.is_dir():
+            request.files |= {file.name: file for file in sorted(path.iterdir()) if file.is_file()}
+        else:
+            plain[name] = value
+    request.body["params"] = plain
+    return request
+
+
+def submit(client: Client, request: Request, **extra: Any) -> Mapping[str, Any]:
+    """Upload the inputs and make the job. Returns: the job. Raises: ApiError, with nothing created."""
+    inputs = [{"name": name, "upload_id": client.upload(path)["id"]} for name, path in request.files.items()]
+    body = {**request.body, "inputs": inputs, **extra}
+    if "quote_id" in extra:
+        body.pop("offer_id", None)
+    answer = client.post("/api/jobs/create", body)
+    job: Mapping[str, Any] = answer.get("job", answer)
+    return job
+
+
+def quote_id(quote: Mapping[str, Any]) -> str | None:
+    """The id inside a quote's answer; None where nothing matches now."""
+    inner = quote.get("quote") or {}
+    found = inner.get("id") or quote.get("id")
+    return None if found is None else str(found)
+
+
+def show_plan(out: Output, quote: Mapping[str, Any]) -> None:
+    """The offers that were considered, the chosen one ticked, the ceiling and the estimate."""
+    inner = quote.get("quote") or quote
+    chosen = quote.get("offer") or {}
+    considered = [chosen] * bool(chosen) + [item for item in quote.get("alternatives") or [] if item.get("id") != chosen.get("id")]
+    if considered:
+        out.show(offer_table(considered, str(chosen.get("id") or inner.get("offer_id"))))
+    estimate = quote.get("estimate") or {}
+    rows = [("rate", f"{amount(inner.get('rate_max'))} per hour"), ("ceiling, locked until the end", amount(inner.get("ceiling")))]
+    if limit := inner.get("duration_max_s"):
+        rows.append(("longest run", spoken(limit)))
+    if seconds := estimate.get("duration_s"):
+        rows.append(("estimate", f"{spoken(seconds)}, {amount(estimate.get('cost'))}"))
+    out.show(table("Plan", ("what", ""), rows))
+
+
+def stream(out: Output, client: Client, job_id: str) -> Mapping[str, Any]:
+    """Show progress and log lines until the job has ended. Returns: the job."""
+    with _progress(out) as (bar, write):
+        task = bar.add_task("PENDING", total=100) if bar is not None else None
+        seen = {"state": "", "operation": ""}
+
+        def changed(job: Mapping[str, Any]) -> None:
+            if bar is not None and task is not None:
+                bar.update(task, completed=job.get("progress") or 0, description=f"{job['state']} {job.get('operation') or ''}")
+            elif (job["state"], job.get("operation")) != (seen["state"], seen["operation"]):
+                seen.update(state=job["state"], operation=job.get("operation") or "")
+                out.note(f"{job['state']} {job.get('progress') or 0:.0f} % {job.get('operation') or ''}")
+
+        return follow(client, job_id, on_line=lambda line: write(line["text"]), on_change=changed)
+
+
+@contextlib.contextmanager
+def _progress(out: Output) -> Iterator[tuple[Progress | None, Any]]:
+    if out.as_json:
+        yield None, lambda _text: None
+    elif not out.terminal.is_terminal:
+        yield None, sys.stdout.write
+    else:
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeElapsedColumn(), console=out.terminal
+        ) as bar:
+            yield bar, lambda text: bar.console.print(text.rstrip("\n"), markup=False, highlight=False)
+
+
+def _present(**members: Any) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}

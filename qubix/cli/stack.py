@@ -1,0 +1,234 @@
+"""One Qubix on this machine: PostgreSQL, Ray head with Serve, controller, fabric daemon, web layer; started in order, stopped in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from qubix.cli import runfile
+from qubix.cli.processes import Running, adopt_orphans, reap, seen
+from qubix.cli.supervise import Child, end_all_below, look_after, make_runtime_dir
+from qubix.fabric.head import Head, start_head
+from qubix.kernel.errors import Unavailable
+from qubix.postgres import migrate
+from qubix.postgres.embedded import EmbeddedServer, free_port
+from qubix.postgres.schema import ROLES
+
+READY_TIMEOUT_S: Final = 90.0
+OPERATOR_EMAIL: Final = "operator@qubix.example"
+_INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "SSL_CERT_FILE", "QUBIX_PG_BIN")
+_WATCH_INTERVAL_S: Final = 0.2
+
+
+@dataclass
+class Plan:
+    """What to start.
+
+    Args: data_dir, all that lasts; host and port of the web layer, port 0 for a free one; settings, further QUBIX_ variables
+        by name without the prefix, values as text; owner, a process whose end also ends the stack (the demo).
+    """
+
+    data_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 0
+    settings: Mapping[str, str] = field(default_factory=dict)
+    owner: Running | None = None
+
+
+class Stack:
+    """The running processes.
+
+    Args: plan; say, told each step as it begins.
+    """
+
+    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+        self.plan = plan
+        self.say = say
+        self.stopping = threading.Event()
+        self.run = runfile.RunFile(supervisor=seen(os.getpid()))
+        self.operator_key: str | None = None
+        self._server: EmbeddedServer | None = None
+        self._head: Head | None = None
+        self._children: list[Child] = []
+        self._runtime: Path | None = None
+
+    def start(self) -> None:
+        """Bring everything up, in order; returns when the web layer says that it is ready.
+
+        Raises: Unavailable (or what a part raised), after which `stop` must still be called.
+        """
+        adopt_orphans()
+        data = self.plan.data_dir
+        for folder in (data, data / "log", data / "secrets"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._runtime = make_runtime_dir()
+        self.run.runtime_dir = str(self._runtime)
+        port = self.plan.port or free_port()
+        self.run.urls["application"] = f"http://{self.plan.host}:{port}"
+        self.run.ports["application"] = port
+        self._record()
+        self._start_database()
+        self._start_ray(port)
+        self._start_controller()
+        self._start_web(port)
+        self._start_fabric()
+        self._await_ready()
+
+    def announce(self) -> None:
+        """Tell other commands, through run.json, that it is ready."""
+        self.run.state = "ready"
+        self._record()
+
+    def watch(self) -> None:
+        """Keep it up until asked to stop (`stopping`), or its owner ends. Raises: Unavailable when Ray's head is gone."""
+        while not self.stopping.wait(_WATCH_INTERVAL_S):
+            if self.plan.owner is not None and seen(self.plan.owner.pid) != self.plan.owner:
+                return
+            self._look_after_database()
+            if self._head is not None and self._head.process.poll() is not None:
+                raise Unavailable("the Ray head has ended", next_step=f"read the logs below {self.run.runtime_dir}; then qubix up again")
+            if any([look_after(child, time.monotonic()) for child in self._children]):
+                self._record()
+            reap(keep=self._own_pids())
+
+    def stop(self) -> None:
+        """Stop in reverse order, whatever had been started; nothing stays running, the runtime folder goes."""
+        self.run.state = "stopping"
+        self._record()
+        for child in reversed(self._children):
+            child.stop()
+        if self._head is not None:
+            self._head.stop()
+        if self._server is not None:
+            self._server.stop()
+        end_all_below()
+        if self._runtime is not None:
+            shutil.rmtree(self._runtime, ignore_errors=True)
+        runfile.path_of(self.plan.data_dir).unlink(missing_ok=True)
+
+    def _start_database(self) -> None:
+        self.say("PostgreSQL")
+        assert self._runtime is not None  # noqa: S101  (typing: start made it)
+        self._server = EmbeddedServer(self.plan.data_dir, self._runtime)
+        self._server.start()
+        self.run.ports["postgres"] = self._server.port
+        self._record()
+        self.say("migrations")
+        asyncio.run(migrate.upgrade(self._server.url()))
+        for role in ROLES:
+            self._server.write_url_file(role, self._url_file(role))
+        self.operator_key = asyncio.run(first_operator(self._server.url()))
+
+    def _start_ray(self, port: int) -> None:
+        self.say("Ray head")
+        assert self._runtime is not None  # noqa: S101  (typing: start made it)
+        web = {"QUBIX_DATABASE_URL_FILE": str(self._url_file("qubix_web")), **self._settings(port), "QUBIX_LIVE_HUB": "ray"}
+        self._head = start_head(self._runtime, extra_environment=web)
+        where = self._head.where
+        self.run.urls["ray_dashboard"] = where.dashboard_url
+        self.run.ports |= {"ray": where.gcs_port, "ray_dashboard": where.dashboard_port}
+        self.run.facts |= {"ray_address": where.address, "ray_token_file": where.token_path}
+        self._record()
+
+    def _start_controller(self) -> None:
+        self.say("controller")
+        self._add("controller", ["-m", "qubix.controller"], "qubix_controller")
+
+    def _start_fabric(self) -> None:
+        self.say("fabric daemon")
+        self._add("fabric", ["-m", "qubix.fabric.daemon"], "qubix_fabric")
+
+    def _start_web(self, port: int) -> None:
+        self.say("web layer")
+        arguments = ["-m", "serve_app.deployment", "--host", self.plan.host, "--port", str(port)]
+        child = self._add("web", arguments, "qubix_web", ready="ready")
+        child.wait_until_ready(READY_TIMEOUT_S, self.stopping)
+
+    def _add(self, name: str, arguments: list[str], role: str, *, ready: str | None = None) -> Child:
+        assert self._head is not None  # noqa: S101  (typing: the head comes first)
+        environment = {key: os.environ[key] for key in _INHERITED if key in os.environ}
+        environment |= self._settings(self.run.ports["application"]) | self._head.environment
+        environment |= {"QUBIX_DATABASE_URL_FILE": str(self._url_file(role)), "QUBIX_LIVE_HUB": "ray", "PYTHONUNBUFFERED": "1"}
+        child = Child(name, [sys.executable, *arguments], environment, self.plan.data_dir / "log" / f"{name}.log", ready=ready)
+        child.start()
+        self._children.append(child)
+        self._record()
+        return child
+
+    def _settings(self, port: int) -> dict[str, str]:
+        settings = {
+            "QUBIX_DATA_DIR": str(self.plan.data_dir),
+            "QUBIX_PUBLIC_URL": f"http://{self.plan.host}:{port}",
+            "QUBIX_NETWORK": "none",
+            **{f"QUBIX_{name.upper()}": value for name, value in self.plan.settings.items()},
+        }
+        if self._head is not None:
+            settings |= {"QUBIX_RAY_ADDRESS": self._head.where.address, "QUBIX_RAY_DASHBOARD_URL": self._head.where.dashboard_url}
+        return settings
+
+    def _url_file(self, role: str) -> Path:
+        return self.plan.data_dir / "secrets" / f"{role}.url"
+
+    def _await_ready(self) -> None:
+        self.say("health")
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        url = self.run.urls["application"] + "/health/ready"
+        last = "no answer"
+        while time.monotonic() < deadline and not self.stopping.is_set():
+            try:
+                answer = httpx.get(url, timeout=5)
+                if answer.status_code == 200:
+                    return
+                last = answer.text[:300]
+            except httpx.TransportError as error:
+                last = str(error)
+            time.sleep(0.2)
+        raise Unavailable(f"the web layer is not ready: {last}", next_step=f"read the logs in {self.plan.data_dir / 'log'}")
+
+    def _look_after_database(self) -> None:
+        server = self._server
+        if server is not None and server.process is not None and server.process.poll() is not None:
+            self.say("PostgreSQL has ended; starting it again")
+            server.start()
+            self._record()
+
+    def _own_pids(self) -> list[int]:
+        owned = [child.process.pid for child in self._children if child.process is not None]
+        if self._server is not None and self._server.process is not None:
+            owned.append(self._server.process.pid)
+        if self._head is not None:
+            owned.append(self._head.process.pid)
+        return owned
+
+    def _record(self) -> None:
+        found = {child.name: child.running for child in self._children}
+        if self._server is not None and self._server.process is not None:
+            found["postgres"] = seen(self._server.process.pid)
+        if self._head is not None:
+            found |= {f"ray/{member.pid}": seen(member.pid) for member in self._head.process.members()}
+        self.run.processes = {name: process for name, process in found.items() if process is not None}
+        runfile.write(self.plan.data_dir, self.run)
+
+
+async def first_operator(owner_url: str) -> str | None:
+    """Make the first operator where there is none. Returns: its key, to be shown once, or None."""
+    from qubix.bootstrap import open_resources, scope
+    from qubix.settings import Settings
+
+    resources = open_resources(Settings(), url=owner_url, pool_size=1)
+    try:
+        async with scope(resources) as s:
+            made = await s.identity.first_operator(OPERATOR_EMAIL)
+    finally:
+        await resources.close()
+    return None if made is None else made[1].secret

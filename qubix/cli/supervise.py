@@ -1,0 +1,152 @@
+"""Keep child processes up: start in order, restart with back-off what may be restarted, stop in reverse, leave nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import secrets
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from qubix.cli.processes import Running, descendants, end, reap, seen
+from qubix.kernel.errors import Unavailable
+
+BACKOFF_FIRST_S: Final = 0.5
+BACKOFF_MAX_S: Final = 30.0
+STEADY_S: Final = 60.0
+"""A child that ran this long has earned a fresh back-off."""
+WATCH_INTERVAL_S: Final = 0.2
+GRACE_S: Final = 10.0
+LOG_TAIL_BYTES: Final = 1500
+
+
+def backoff_s(failures: int) -> float:
+    """How long to wait before the next start after `failures` crashes in a row: doubling, bounded."""
+    return min(BACKOFF_FIRST_S * 2.0 ** min(max(failures - 1, 0), 16), BACKOFF_MAX_S)
+
+
+@dataclasses.dataclass
+class Child:
+    """One supervised process.
+
+    Args: name; argv; env, its whole environment; log, where its output goes; ready, a line prefix on stdout that says it
+        is up (None: up at once); once, it ends by itself after being ready and is not restarted.
+    """
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    log: Path
+    ready: str | None = None
+    once: bool = False
+    process: subprocess.Popen[bytes] | None = None
+    failures: int = 0
+    started_at: float = 0.0
+    due_at: float = 0.0
+    said: str = ""
+
+    def start(self) -> None:
+        """Start it in a session of its own, output appended to its log."""
+        with self.log.open("ab") as log:
+            mark = log.tell()
+            self.process = subprocess.Popen(
+                self.argv, env=dict(self.env), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
+            )
+        self.started_at = time.monotonic()
+        self._mark = mark
+
+    def wait_until_ready(self, timeout_s: float, stopping: threading.Event | None = None) -> str:
+        """Wait for the ready line. Returns: what stands behind the prefix. Raises: Unavailable with the end of its log."""
+        if self.ready is None:
+            return ""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and not (stopping is not None and stopping.is_set()):
+            for line in self.output().splitlines():
+                if line.startswith(self.ready):
+                    self.said = line[len(self.ready) :].strip()
+                    return self.said
+            if self.process is None or self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise Unavailable(
+            f"{self.name} did not come up: {self.output()[-LOG_TAIL_BYTES:].strip()}", next_step=f"read {self.log}; then qubix doctor"
+        )
+
+    def output(self) -> str:
+        """What it printed since its last start."""
+        with self.log.open("rb") as log:
+            log.seek(self._mark)
+            return log.read().decode(errors="replace")
+
+    @property
+    def running(self) -> Running | None:
+        """The process, None when it has ended."""
+        return seen(self.process.pid) if self.process is not None and self.process.poll() is None else None
+
+    def stop(self, grace_s: float = GRACE_S) -> None:
+        """SIGTERM, then SIGKILL, to the process and everything below it."""
+        if self.process is None:
+            return
+        below = descendants(self.process.pid)
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        end(below, grace_s=2.0)
+
+    _mark: int = 0
+
+
+def look_after(child: Child, now: float) -> bool:
+    """One look: restart a crashed child once its back-off is over. Returns: whether it was started again."""
+    if child.process is None or child.process.poll() is None or child.once:
+        return False
+    if child.due_at == 0.0:
+        child.failures = 1 if now - child.started_at > STEADY_S else child.failures + 1
+        child.due_at = now + backoff_s(child.failures)
+    if now < child.due_at:
+        return False
+    child.due_at = 0.0
+    child.start()
+    return True
+
+
+@contextlib.contextmanager
+def signals_set(stopping: threading.Event) -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP set the event instead of ending the process."""
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def make_runtime_dir() -> Path:
+    """A short private folder: socket paths are limited to about 100 bytes, so it never lies below the data folder."""
+    while True:
+        folder = Path(f"/tmp/qx-{secrets.token_hex(4)}")  # noqa: S108  (mkdir fails if it exists; mode 0700)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+            return folder
+
+
+def end_all_below(grace_s: float = 3.0) -> list[Running]:
+    """End every process that is left below this one, adopted orphans included. Returns: those that had to be killed."""
+    killed = end(descendants(os.getpid()), grace_s=grace_s)
+    reap()
+    return killed

@@ -1,0 +1,235 @@
+"""`qubix up`, `qubix down`, `qubix status`: the platform on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import httpx
+import typer
+
+from qubix.cli import runfile
+from qubix.cli.output import ExitCode, JsonFlag, Output, YesFlag, table
+from qubix.cli.processes import Running, end, seen
+from qubix.kernel.errors import NotFound, QubixError, Unavailable
+
+START_TIMEOUT_S: Final = 180.0
+STOP_TIMEOUT_S: Final = 60.0
+PORT_DEFAULT: Final = 8080
+DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything that lasts is kept.")]
+_PANEL: Final = "This machine"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's commands."""
+    app.command(rich_help_panel=_PANEL)(up)
+    app.command(rich_help_panel=_PANEL)(down)
+    app.command(rich_help_panel=_PANEL)(status)
+
+
+def up(
+    data_dir: DataDirOption = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Of the web layer; default 8080, or a free one; 0: a free one.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address that the web layer listens on.")] = "127.0.0.1",
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is ready; qubix down stops it.")] = False,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="A setting, as dispute_window_s=60; see docs/settings.md.")] = None,
+    owner_pid: Annotated[int | None, typer.Option(hidden=True)] = None,
+    key_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Start Qubix and supervise it until Ctrl-C: PostgreSQL, Ray with Serve, controller, fabric daemon, web layer."""
+    out = Output(as_json)
+    folder = (data_dir or runfile.default_data_dir()).resolve()
+    settings = dict(_setting(text) for text in setting or [])
+    chosen = port if port is not None else _port_default(host)
+    if detach:
+        run, key = start_detached(folder, host=host, port=chosen, settings=settings)
+        _show(out, folder, run, key)
+        out.finish(_document(folder, run, key), then=("qubix status", "qubix signup", "qubix down"))
+        return
+    _serve(out, folder, host, chosen, settings, seen(owner_pid) if owner_pid else None, key_file)
+
+
+def down(data_dir: DataDirOption = None, yes: YesFlag = False, as_json: JsonFlag = False) -> None:
+    """Stop Qubix; what is in the data folder stays."""
+    del yes  # accepted everywhere; nothing is lost
+    out = Output(as_json)
+    folder = (data_dir or runfile.default_data_dir()).resolve()
+    stopped = stop(folder)
+    out.show("stopped; its data stays" if stopped else "nothing was running")
+    out.finish({"stopped": stopped, "data_dir": str(folder)}, then=("qubix up",))
+
+
+def status(data_dir: DataDirOption = None, as_json: JsonFlag = False) -> None:
+    """Show what runs: URLs, processes, health. Exit 0 when ready, 101 while starting, 100 when not running."""
+    out = Output(as_json)
+    folder = (data_dir or runfile.default_data_dir()).resolve()
+    run = runfile.read(folder)
+    if run is None or not run.live:
+        out.show(f"not running on {folder}")
+        out.finish({"running": False, "data_dir": str(folder)}, then=("qubix up", "qubix doctor"), code=ExitCode.FAILED)
+        return
+    health = _health(run.urls.get("application", ""))
+    ready = run.state == "ready" and bool(health.get("ready"))
+    rows = [(name, process.pid, "runs" if seen(process.pid) == process else "ended") for name, process in sorted(run.processes.items())]
+    _show(out, folder, run, None)
+    out.show(table("Processes", ("process", "pid", "state"), rows, right=("pid",)))
+    document = {**_document(folder, run, None), "running": True, "ready": ready, "health": health}
+    out.finish(document, then=("qubix doctor", "qubix down"), code=ExitCode.DONE if ready else ExitCode.NOT_FINISHED)
+
+
+def start_detached(
+    folder: Path, *, host: str = "127.0.0.1", port: int = 0, settings: dict[str, str] | None = None, owner: int | None = None
+) -> tuple[runfile.RunFile, str | None]:
+    """Start a supervisor of its own and wait until it is ready.
+
+    Args: folder, the data folder; owner, a pid whose end also ends the stack.
+    Returns: its run file, and the first operator's key where it was made now. Raises: Unavailable with the reason.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_path = folder / "supervisor.log"
+    key_file = folder / "operator.key"
+    line = [sys.executable, "-m", "qubix.cli.main", "up", "--data-dir", str(folder), "--host", host, "--port", str(port)]
+    line += ["--key-file", str(key_file)]
+    for name, value in (settings or {}).items():
+        line += ["--set", f"{name}={value}"]
+    if owner is not None:
+        line += ["--owner-pid", str(owner)]
+    fresh = os.open(log_path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    with os.fdopen(fresh, "wb") as log:
+        supervisor = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        run = runfile.read(folder)
+        if run is not None and run.state == "ready" and run.supervisor is not None and run.supervisor.pid == supervisor.pid:
+            return run, _take(key_file)
+        if supervisor.poll() is not None:
+            break
+        time.sleep(0.1)
+    told = log_path.read_text(errors="replace")[-2000:].strip()
+    if supervisor.poll() is None:
+        supervisor.terminate()
+        supervisor.wait(STOP_TIMEOUT_S)
+    raise Unavailable(
+        f"Qubix did not start: {told}", next_step=f"read {log_path} and the logs in {folder / 'log'}; qubix doctor checks this machine"
+    )
+
+
+def stop(folder: Path) -> bool:
+    """Stop the stack over a data folder and wait for it. Returns: whether one ran. Raises: Unavailable if it does not stop."""
+    run = runfile.read(folder)
+    if run is None or run.supervisor is None:
+        return False
+    if not run.live:
+        with runfile.locked(folder):
+            runfile.clear_remains(folder)
+        return False
+    killed = end([run.supervisor], grace_s=STOP_TIMEOUT_S)
+    if killed:
+        with runfile.locked(folder):
+            runfile.clear_remains(folder)
+        raise Unavailable("the supervisor did not stop in time and was killed; what it had started was ended", next_step="qubix status")
+    return True
+
+
+def _serve(out: Output, folder: Path, host: str, port: int, settings: dict[str, str], owner: Running | None, key_file: Path | None) -> None:
+    from qubix.cli.stack import Plan, Stack  # heavy: only where a stack is started
+    from qubix.cli.supervise import signals_set
+
+    with runfile.locked(folder):
+        runfile.clear_remains(folder)
+        stack = Stack(Plan(folder, host, port, settings, owner), say=lambda step: out.note(f"[dim]· {step}[/dim]"))
+        with signals_set(stack.stopping):
+            try:
+                began = time.monotonic()
+                stack.start()
+                shown = stack.operator_key
+                if shown and key_file:
+                    _keep(key_file, shown)
+                    shown = None
+                stack.announce()
+                if out.as_json:
+                    out.finish(_document(folder, stack.run, shown))
+                _show(out, folder, stack.run, shown)
+                out.note(f"ready in {time.monotonic() - began:.0f} s; Ctrl-C stops everything")
+                stack.watch()
+            except QubixError:
+                if not stack.stopping.is_set():
+                    raise
+            finally:
+                out.note("stopping")
+                stack.stop()
+
+
+def _show(out: Output, folder: Path, run: runfile.RunFile, key: str | None) -> None:
+    address = run.urls.get("application", "")
+    rows = [
+        ("application", address),
+        ("API documentation", f"{address}/api/docs"),
+        ("Ray dashboard", run.urls.get("ray_dashboard", "-")),
+        ("data", str(folder)),
+    ]
+    out.show(table("Qubix", ("what", "where"), rows))
+    if key:
+        out.show(f"\nfirst operator's key, shown once: [bold]{key}[/bold]", f"use it with: qubix login --url {address} --key …\n")
+
+
+def _document(folder: Path, run: runfile.RunFile, key: str | None) -> dict[str, Any]:
+    document = {"data_dir": str(folder), **dataclasses.asdict(run)}
+    return document | ({"operator_key": key} if key else {})
+
+
+def _keep(path: Path, key: str) -> None:
+    """Leave the key where the command that started this process reads it, once."""
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
+        file.write(key)
+
+
+def _take(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    key = path.read_text().strip()
+    path.unlink()
+    return key
+
+
+def _health(address: str) -> dict[str, Any]:
+    try:
+        answer = httpx.get(f"{address}/health/ready", timeout=5)
+        body: Any = answer.json()
+        return {"ready": answer.status_code == 200, **(body if isinstance(body, dict) else {})}
+    except (httpx.HTTPError, ValueError) as error:
+        return {"ready": False, "error": str(error)}
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, mark, value = text.partition("=")
+    if not mark or not name.isidentifier():
+        raise typer.BadParameter(f"{text!r} is not name=value", param_hint="--set")
+    return name.lower(), value
+
+
+def _port_default(host: str) -> int:
+    import socket
+
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, PORT_DEFAULT))
+        except OSError:
+            return 0
+        return PORT_DEFAULT
+
+
+def require_run(folder: Path) -> runfile.RunFile:
+    """The run file of a live stack. Raises: NotFound when none runs there."""
+    run = runfile.read(folder)
+    if run is None or not run.live:
+        raise NotFound(f"no Qubix runs on {folder}", next_step="qubix up starts one; --data-dir names another folder")
+    return run

@@ -1,0 +1,71 @@
+"""Money of this account: `qubix wallet`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from qubix.cli.client import connect
+from qubix.cli.output import JsonFlag, Output, YesFlag, ago, amount, table
+
+app = typer.Typer(help="Balance, history, test funds.", invoke_without_command=True)
+
+
+def register(parent: typer.Typer) -> None:
+    """Add this noun's commands."""
+    parent.add_typer(app, name="wallet", rich_help_panel="Account")
+
+
+@app.callback()
+def balance(context: typer.Context, as_json: JsonFlag = False) -> None:
+    """Show the balance, what escrows hold, and pending earnings."""
+    if context.invoked_subcommand is not None:
+        return
+    out = Output(as_json)
+    with connect() as client:
+        wallet = client.get("/api/wallets/balance")
+    wallets = wallet.get("wallets") or wallet.get("items") or [wallet]
+    rows = [
+        (
+            item.get("asset", "QUBIC"),
+            amount(item.get("available", item.get("balance"))),
+            amount(item.get("in_escrow")),
+            amount(item.get("pending_earnings")),
+        )
+        for item in wallets
+    ]
+    columns = ("asset", "available", "in escrow", "pending earnings")
+    out.show(table("Wallet", columns, rows, right=columns[1:]))
+    out.finish(wallet, then=("qubix wallet history", "qubix wallet faucet 1000000", "qubix offers"))
+
+
+@app.command()
+def history(limit: Annotated[int, typer.Option(min=1, max=1000)] = 20, as_json: JsonFlag = False) -> None:
+    """List what moved, newest first."""
+    out = Output(as_json)
+    with connect() as client:
+        items = client.pages("/api/wallets/transactions", items_max=limit)
+    rows = [
+        (
+            ago(item.get("created_at")),
+            item.get("kind") or item.get("type"),
+            amount(item.get("amount")),
+            amount(item.get("balance")),
+            item.get("id"),
+        )
+        for item in items
+    ]
+    out.show(table("History", ("when", "what", "amount", "balance after", "ledger id"), rows, right=("amount", "balance after")))
+    out.finish({"items": items}, then=("qubix wallet", "qubix jobs"))
+
+
+@app.command()
+def faucet(units: Annotated[int, typer.Argument(min=1, help="Whole units.")], yes: YesFlag = False, as_json: JsonFlag = False) -> None:
+    """Draw test funds; only where the platform's network is a test network, and they cannot be withdrawn."""
+    del yes  # accepted everywhere; there is nothing to lose here
+    out = Output(as_json)
+    with connect() as client:
+        answer = client.post("/api/wallets/faucet", {"amount": units})
+    out.show(f"{amount(units)} of test funds drawn")
+    out.finish(answer, then=("qubix wallet", "qubix offers", "qubix run mnist"))

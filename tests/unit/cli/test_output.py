@@ -1,0 +1,79 @@
+"""What commands print and how they exit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from qubix.cli.main import app
+from qubix.cli.output import ExitCode, Output, ago, amount, fail, job_code
+
+
+def test_the_exit_codes_are_those_that_scripts_rely_on() -> None:
+    codes = {code.name: int(code) for code in ExitCode}
+    assert codes == {"DONE": 0, "ERROR": 1, "USAGE": 2, "FAILED": 100, "NOT_FINISHED": 101, "NOT_FOUND": 102, "CANCELLED": 103}
+
+
+@pytest.mark.parametrize(
+    ("state", "code"), [("COMPLETED", 0), ("FAILED", 100), ("RUNNING", 101), ("PENDING", 101), ("CANCELLED", 103), ("ASSIGNED", 101)]
+)
+def test_a_jobs_state_decides_the_exit_code(state: str, code: int) -> None:
+    assert int(job_code(state)) == code
+
+
+def test_json_prints_one_document_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Output(as_json=True)
+    out.show("a table")
+    out.note("a step")
+    out.finish({"a": 1}, then=("qubix jobs",))
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"a": 1}
+    assert said.err == ""
+
+
+def test_people_get_the_next_commands_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(as_json=False).finish({}, then=("qubix jobs", "qubix wallet"))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "qubix jobs" in said.err
+    assert "qubix wallet" in said.err
+
+
+def test_a_finish_with_a_code_exits_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        Output(as_json=True).finish({"a": 1}, code=ExitCode.FAILED)
+    assert ended.value.exit_code == 100
+    assert json.loads(capsys.readouterr().out) == {"a": 1}
+
+
+def test_an_error_says_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> None:
+    fail("you lack 5 QU [really]", next_step="qubix wallet faucet 5")
+    said = capsys.readouterr().err
+    assert "you lack 5 QU [really]" in said
+    assert "qubix wallet faucet 5" in said
+
+
+def test_an_error_as_json_carries_its_code_and_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    fail("short", next_step="n", code="insufficient_funds", extra={"missing": 5}, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {
+        "error": {"code": "insufficient_funds", "detail": "short", "next_step": "n", "missing": 5}
+    }
+
+
+def test_amounts_are_grouped_whole_units() -> None:
+    assert amount(1234567) == "1 234 567 QU"
+    assert amount(None) == "-"
+
+
+def test_a_time_that_never_was_is_never() -> None:
+    assert ago(None) == "never"
+
+
+@pytest.mark.parametrize("command", ["", "provider", "wallet", "escrow", "keys", "run", "up", "demo", "doctor", "jobs", "logs"])
+def test_every_command_explains_itself(command: str) -> None:
+    answer = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert answer.exit_code == 0, answer.output
+    assert "Usage" in answer.output
