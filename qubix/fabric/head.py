@@ -1,0 +1,161 @@
+"""The head of Qubix's own Ray cluster: free ports, a private short folder, token authentication, no other Ray touched.
+
+Everything that binds a Unix socket lives under `folder`, which must be short (about 27 characters): socket paths end at about
+100 bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from qubix.fabric.process import RayProcess, RayStartFailed, free_ports, ray_environment, write_token
+
+FOLDER_LENGTH_MAX = 27
+HEAD_RESOURCE = "qubix_head"
+"""Only head machines have it; Serve's replicas and the hub ask for a thousandth of it each, and so stay off provider nodes."""
+START_TIMEOUT_S = 60.0
+_FEATURES = {
+    # A SIGKILLed raylet is dead to the cluster after 3 missed checks; the defaults take 14 s.
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "1500",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HeadAddress:
+    """Where a head listens; what others need to join or attach. Holds no secret: the token is named by its file."""
+
+    address: str
+    dashboard_url: str
+    token_path: str
+    temp_dir: str
+    gcs_port: int
+    dashboard_port: int
+    client_port: int
+    haproxy_stats_port: int
+    haproxy_metrics_port: int
+
+
+@dataclass(slots=True)
+class Head:
+    """A running head."""
+
+    process: RayProcess
+    where: HeadAddress
+    environment: dict[str, str] = field(repr=False)
+    """What a driver of this cluster (Serve's deployment, the fabric daemon) needs in its environment."""
+
+    def stop(self, grace_s: float = 5.0) -> int:
+        """End it and all of its processes."""
+        return self.process.stop(grace_s)
+
+
+def start_head(
+    folder: Path,
+    *,
+    num_cpus: int = 2,
+    object_store_bytes: int = 120 << 20,
+    extra_environment: Mapping[str, str] = {},
+    host: str = "127.0.0.1",
+    gcs_port: int | None = None,
+    timeout_s: float = START_TIMEOUT_S,
+) -> Head:
+    """Start a head and wait until its GCS answers.
+
+    Args: folder, private, existing, short; num_cpus, what the web layer's actors may count on; extra_environment, inherited by
+    Serve's replicas (paths only: every task can read it); host, the address that other nodes reach this machine by; gcs_port, fixed or
+    None for a free one; timeout_s, how long to wait.
+    Raises: RayStartFailed, ValueError for a folder too long.
+    """
+    if len(str(folder)) > FOLDER_LENGTH_MAX:
+        raise ValueError(
+            f"{folder} is longer than {FOLDER_LENGTH_MAX} characters: Ray's socket paths would not fit; give a shorter runtime folder"
+        )
+    token_path = folder / "ray.token"
+    if not token_path.exists():
+        write_token(token_path, secrets.token_hex(32))
+    gcs, dashboard, client, agent, agent_grpc, stats, metrics = free_ports(7)
+    gcs = gcs_port or gcs
+    proxy = folder / "p"
+    proxy.mkdir(mode=0o700, exist_ok=True)
+    environment = ray_environment(token_path, {**_FEATURES, **_proxy_environment(proxy, stats, metrics), **extra_environment})
+    where = HeadAddress(
+        f"{host}:{gcs}", f"http://127.0.0.1:{dashboard}", str(token_path), str(folder / "r"), gcs, dashboard, client, stats, metrics
+    )
+    process = RayProcess(
+        [
+            "--head",
+            f"--port={gcs}",
+            f"--node-ip-address={host}",
+            f"--num-cpus={num_cpus}",
+            "--num-gpus=0",
+            f"--object-store-memory={object_store_bytes}",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={dashboard}",
+            f"--dashboard-agent-listen-port={agent}",
+            f"--dashboard-agent-grpc-port={agent_grpc}",
+            f"--ray-client-server-port={client}",
+            "--min-worker-port=0",
+            "--max-worker-port=0",
+            f"--temp-dir={where.temp_dir}",
+            "--labels=qubix.role=head",
+            f"--resources={json.dumps({HEAD_RESOURCE: 1000})}",
+            "--include-log-monitor=false",
+            "--disable-usage-stats",
+        ],
+        environment=environment,
+        log=folder / "head.log",
+        record=folder / "head.pids",
+    )
+    try:
+        _await_ready(process, (gcs, dashboard), timeout_s)
+    except BaseException:
+        process.stop(1.0)
+        raise
+    (folder / "head.json").write_text(json.dumps(asdict(where)))
+    driver = {k: v for k, v in environment.items() if k.startswith("RAY_")}
+    return Head(process, where, driver)
+
+
+def read_head(folder: Path) -> HeadAddress:
+    """The address of the head that runs (or ran) in `folder`. Raises: FileNotFoundError."""
+    return HeadAddress(**json.loads((folder / "head.json").read_text()))
+
+
+def _proxy_environment(folder: Path, stats_port: int, metrics_port: int) -> dict[str, str]:
+    """Keep HAProxy's files out of the fixed folder that Serve would share between users of one machine."""
+    return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+    }
+
+
+def _await_ready(process: RayProcess, ports: tuple[int, ...], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    waiting = list(ports)
+    while waiting:
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RayStartFailed(
+                f"the Ray head did not come up within {timeout_s:.0f} s:\n{process.explain()}",
+                next_step="See the log named in the message.",
+            )
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", waiting[0]), timeout=1):
+            waiting.pop(0)
+            continue
+        time.sleep(0.1)
