@@ -15,8 +15,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from qubix.escrow.service import EscrowService
+from qubix.escrow.store import EscrowStore
 from qubix.kernel.clock import Clock, SystemClock
 from qubix.kernel.errors import Invalid
+from qubix.ledger.service import LedgerService
+from qubix.ledger.store import LedgerStore
 from qubix.postgres import leader
 from qubix.postgres.engine import Listener, Wakes, make_engine, read_url_file
 from qubix.postgres.outbox import Outbox
@@ -77,6 +81,21 @@ class Scope:
     @cached_property
     def _settings(self) -> Settings:
         return self.resources.settings
+
+    @cached_property
+    def ledger(self) -> LedgerService:
+        return LedgerService(LedgerStore(self.connection), tell=self.outbox.add)
+
+    @cached_property
+    def escrow(self) -> EscrowService:
+        return EscrowService(
+            EscrowStore(self.connection),
+            self.ledger,
+            tell=self.outbox.add,
+            fee_bps=self._settings.fee_bps,
+            window_s=self._settings.dispute_window_s,
+            decision_s=self._settings.dispute_decision_s,
+        )
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,58 @@
+-- Walls of escrows and earnings: transitions, finality, and the end condition, checked again by the database at every commit.
+
+CREATE FUNCTION escrow_is_final(p_state text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$ SELECT p_state IN ('RELEASED','REFUNDED','SPLIT') $$;
+CREATE FUNCTION earning_is_final(p_state text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$ SELECT p_state IN ('PAID','REVERSED','SPLIT') $$;
+
+-- The tables of qubix/escrow/model.py, once more. PENDING to LOCKED and PENDING to PAID, the hot ones, are let through by the WHEN.
+CREATE FUNCTION refuse_transition() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF (TG_TABLE_NAME, OLD.state, NEW.state) IN (
+    ('escrows','PENDING','LOCKED'), ('escrows','PENDING','REFUNDED'), ('escrows','LOCKED','DISPUTED'),
+    ('escrows','LOCKED','RELEASED'), ('escrows','LOCKED','REFUNDED'), ('escrows','LOCKED','SPLIT'),
+    ('escrows','DISPUTED','RELEASED'), ('escrows','DISPUTED','REFUNDED'), ('escrows','DISPUTED','SPLIT'),
+    ('earnings','PENDING','PAID'), ('earnings','PENDING','FROZEN'), ('earnings','FROZEN','PAID'), ('earnings','FROZEN','REVERSED'),
+    ('earnings','FROZEN','SPLIT')) THEN RETURN NEW;
+  END IF;
+  RAISE EXCEPTION '%: no way from % to %', TG_TABLE_NAME, OLD.state, NEW.state USING ERRCODE = 'restrict_violation';
+END $$;
+CREATE TRIGGER escrows_way BEFORE UPDATE OF state ON escrows FOR EACH ROW
+  WHEN (OLD.state <> NEW.state AND NOT (OLD.state = 'PENDING' AND NEW.state = 'LOCKED')) EXECUTE FUNCTION refuse_transition();
+CREATE TRIGGER earnings_way BEFORE UPDATE OF state ON earnings FOR EACH ROW
+  WHEN (OLD.state <> NEW.state AND NOT (OLD.state = 'PENDING' AND NEW.state = 'PAID')) EXECUTE FUNCTION refuse_transition();
+
+CREATE TRIGGER escrows_keep BEFORE DELETE OR UPDATE OF id, asset, payer_id, account_id, created_at ON escrows FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER escrows_keep_final BEFORE UPDATE ON escrows FOR EACH ROW WHEN (OLD.state IN ('RELEASED','REFUNDED','SPLIT')) EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER escrows_keep_all BEFORE TRUNCATE ON escrows FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER earnings_keep BEFORE DELETE OR UPDATE OF id, escrow_id, line, asset, payee_id, account_id, gross, fee, fee_bps, matures_at, created_at ON earnings
+  FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER earnings_keep_final BEFORE UPDATE ON earnings FOR EACH ROW WHEN (OLD.state IN ('PAID','REVERSED','SPLIT')) EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER earnings_keep_all BEFORE TRUNCATE ON earnings FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER escrow_lines_keep BEFORE UPDATE OR DELETE ON escrow_lines FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER escrow_lines_keep_all BEFORE TRUNCATE ON escrow_lines FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER disputes_keep BEFORE UPDATE OR DELETE ON disputes FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER disputes_keep_all BEFORE TRUNCATE ON disputes FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER rulings_keep BEFORE UPDATE OR DELETE ON rulings FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER rulings_keep_all BEFORE TRUNCATE ON rulings FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- The end condition: the state is final exactly when the account is closed. Deferred, so an act may take its steps in any order.
+CREATE FUNCTION final_is_closed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE account bigint; is_final boolean; is_closed boolean;
+BEGIN
+  IF TG_TABLE_NAME = 'accounts' THEN account := NEW.id; ELSE account := NEW.account_id; END IF;
+  SELECT closed INTO is_closed FROM accounts WHERE id = account;
+  SELECT escrow_is_final(state) INTO is_final FROM escrows WHERE account_id = account;
+  IF NOT FOUND THEN SELECT earning_is_final(state) INTO is_final FROM earnings WHERE account_id = account; END IF;
+  IF is_final IS DISTINCT FROM is_closed THEN
+    RAISE EXCEPTION 'end condition: account % closed is %, final is %', account, is_closed, is_final USING ERRCODE = 'integrity_constraint_violation';
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER escrows_born AFTER INSERT ON escrows DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION final_is_closed();
+CREATE CONSTRAINT TRIGGER escrows_end AFTER UPDATE OF state ON escrows DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+  WHEN (NEW.state IN ('RELEASED','REFUNDED','SPLIT')) EXECUTE FUNCTION final_is_closed();
+CREATE CONSTRAINT TRIGGER earnings_born AFTER INSERT ON earnings DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION final_is_closed();
+CREATE CONSTRAINT TRIGGER earnings_end AFTER UPDATE OF state ON earnings DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+  WHEN (NEW.state IN ('PAID','REVERSED','SPLIT')) EXECUTE FUNCTION final_is_closed();
+CREATE CONSTRAINT TRIGGER accounts_end AFTER INSERT OR UPDATE OF closed ON accounts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+  WHEN (NEW.closed) EXECUTE FUNCTION final_is_closed();
+REVOKE ALL ON FUNCTION escrow_is_final, earning_is_final, refuse_transition, final_is_closed FROM PUBLIC;

@@ -1,0 +1,129 @@
+"""Wallets as their owners see them: balances, history, test money, and the audit of the whole ledger."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from qubix.kernel.errors import Invalid, NotFound
+from qubix.kernel.events import Event, EventType
+from qubix.kernel.money import Asset, Qu
+from qubix.ledger.model import (
+    FAUCET_AMOUNT_MAX,
+    PAGE_LIMIT_MAX,
+    Balance,
+    Code,
+    EntryType,
+    Page,
+    Problem,
+    WrongNetwork,
+    make_cursor,
+    read_cursor,
+    refuse,
+)
+
+if TYPE_CHECKING:
+    from qubix.ledger.store import LedgerStore
+
+
+def wallet_event(user: UUID, asset: Asset, reason: str, change: int, subject: UUID) -> Event:
+    """Tell a wallet's owner that `change` units came (or went, negative), and why."""
+    return Event(
+        EventType.WALLET_UPDATE,
+        (f"wallet:{user}",),
+        user,
+        {"asset": asset.name, "change": change, "reason": reason, "subject_id": str(subject)},
+    )
+
+
+class LedgerService:
+    """The ledger in one transaction.
+
+    Args: store, over the transaction's connection; tell, adds an event to its outbox.
+    """
+
+    def __init__(self, store: LedgerStore, *, tell: Callable[[Event], None]) -> None:
+        self._store = store
+        self._tell = tell
+
+    async def found(self, network: str) -> None:
+        """Write the network at the database's birth; a repeat changes nothing. Only the owner's role may.
+
+        Raises: WrongNetwork when the ledger was born on another network.
+        """
+        if await self._store.found(network) is Code.OTHER_CONTENT:
+            born = await self._store.network()
+            raise WrongNetwork(
+                f"this ledger was born on network {born}, not {network}", next_step="use another data folder for another network"
+            )
+
+    async def network(self) -> str | None:
+        """The ledger's network: none, devnet or mainnet; None before its birth."""
+        return await self._store.network()
+
+    async def open_wallets(self, user: UUID) -> None:
+        """Give the user one wallet per asset; call it at sign-up. A repeat changes nothing."""
+        await self._store.open_wallets(user)
+
+    async def balances(self, user: UUID) -> tuple[Balance, ...]:
+        """The user's wallets, one per asset."""
+        return await self._store.balances(user)
+
+    async def available(self, user: UUID, asset: Asset = Asset.QUBIC) -> Qu:
+        """What the wallet can spend now. Raises: NotFound where there is none."""
+        found = await self._store.available(user, asset)
+        if found is None:
+            raise NotFound("there is no such wallet", next_step="sign up first; every account gets its wallets then")
+        return found
+
+    async def faucet(self, user: UUID, amount: Qu, n: str, *, asset: Asset = Asset.QUBIC) -> bool:
+        """Give test money, once per `n` (an idempotency key). Returns whether it was given now.
+
+        Raises: Invalid outside 1 … FAUCET_AMOUNT_MAX; WrongNetwork unless the network is none; OtherContent for the same
+        `n` with another amount; NotFound without a wallet.
+        """
+        if not 0 < amount <= FAUCET_AMOUNT_MAX or not 0 < len(n) <= 200:
+            raise Invalid(f"the faucet gives between 1 and {FAUCET_AMOUNT_MAX} units", next_step="ask for another amount")
+        code = await self._store.faucet(user, asset, amount, n)
+        if code < 0:
+            refuse(code, "the faucet")
+        if code is Code.DONE:
+            self._tell(wallet_event(user, asset, EntryType.DEPOSIT, amount, user))
+        return code is Code.DONE
+
+    async def history(
+        self,
+        user: UUID,
+        *,
+        asset: Asset | None = None,
+        types: Sequence[EntryType] | None = None,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """The user's transactions, newest first.
+
+        Args: since and until, aware, bound created_at (until is excluded); cursor, of the page before; limit, 1 … 100.
+        Raises: Invalid for a limit or cursor outside of these.
+        """
+        if not 1 <= limit <= PAGE_LIMIT_MAX:
+            raise Invalid(f"a page has 1 to {PAGE_LIMIT_MAX} items", next_step="give a limit in that range")
+        found = await self._store.history(
+            user,
+            asset=asset,
+            types=None if types is None else [entry.value for entry in types],
+            since=since,
+            until=until,
+            cursor=None if cursor is None else read_cursor(cursor),
+            most=limit + 1,
+        )
+        items = tuple(found[:limit])
+        more = len(found) > limit
+        return Page(items, make_cursor(items[-1].created_at, items[-1].id) if more else None)
+
+    async def audit(self) -> list[Problem]:
+        """Check every rule of the ledger, escrows, earnings and chain rows included. Empty is health."""
+        return await self._store.audit()

@@ -1,0 +1,125 @@
+-- Chain money. A chain row and its transfer are one transaction, made by one act; the row's CHECKs demand both proofs.
+
+CREATE TRIGGER chain_rows_keep BEFORE UPDATE OR DELETE ON chain_rows FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER chain_rows_keep_all BEFORE TRUNCATE ON chain_rows FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+CREATE FUNCTION chain_row_id(p_kind text, p_asset smallint, p_tx_id text, p_index integer) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+  SELECT encode(substr(sha256(convert_to(p_kind || '/' || p_asset || '/' || p_tx_id || '/' || p_index, 'UTF8')), 1, 16), 'hex')::uuid
+$$;
+
+-- Deposits as a set: one code per item, in the items' order. The chain account is locked by every batch, so of two batches with
+-- the same deposit the second sees the first's row. An unknown owner's money waits in suspense, it is never refused.
+CREATE FUNCTION deposit(p_tx_ids text[], p_indexes integer[], p_assets smallint[], p_amounts bigint[], p_owners uuid[], p_addresses text[], p_ticks bigint[], p_proofs text[])
+RETURNS integer[] LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+  ids uuid[]; targets bigint[]; chains bigint[]; codes integer[]; good integer[];
+BEGIN
+  IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN array_fill(-7, ARRAY[cardinality(p_tx_ids)]); END IF;
+  SELECT array_agg(chain_row_id('deposit', i.asset, i.tx_id, i.index) ORDER BY i.n), array_agg(coalesce(w.id, s.id) ORDER BY i.n),
+         array_agg(c.id ORDER BY i.n)
+  INTO ids, targets, chains
+  FROM unnest(p_tx_ids, p_indexes, p_assets, p_owners) WITH ORDINALITY AS i (tx_id, index, asset, owner_id, n)
+  LEFT JOIN accounts w ON w.owner_id = i.owner_id AND w.asset = i.asset AND w.kind = 'wallet'
+  LEFT JOIN accounts s ON s.kind = 'suspense' AND s.asset = i.asset AND s.owner_id IS NULL
+  LEFT JOIN accounts c ON c.kind = 'chain' AND c.asset = i.asset AND c.owner_id IS NULL;
+  PERFORM 1 FROM accounts WHERE id = ANY(targets || chains) ORDER BY id FOR NO KEY UPDATE;
+  -- A repeat within the batch is judged against the batch's first, a repeat of a recorded row against that row.
+  WITH items AS (
+    SELECT i.*, first_value(i.n) OVER same AS first_n, first_value(i.amount) OVER same AS first_amount,
+           first_value(i.owner_id) OVER same AS first_owner, first_value(i.address) OVER same AS first_address,
+           sum(i.amount::numeric) OVER (PARTITION BY i.asset ORDER BY i.n) AS so_far
+    FROM unnest(ids, p_amounts, p_owners, p_addresses, p_assets, targets) WITH ORDINALITY AS i (id, amount, owner_id, address, asset, target, n)
+    WINDOW same AS (PARTITION BY i.id ORDER BY i.n))
+  SELECT array_agg(CASE
+      WHEN i.amount IS NULL OR i.amount <= 0 OR i.id IS NULL OR i.target IS NULL THEN -5
+      WHEN k.id IS NOT NULL THEN CASE WHEN (k.amount, k.address, kt.credit_id) = (i.amount, i.address, i.target) THEN 1 ELSE -1 END
+      WHEN i.n <> i.first_n THEN
+        CASE WHEN (i.amount, i.address) = (i.first_amount, i.first_address) AND i.owner_id IS NOT DISTINCT FROM i.first_owner THEN 1 ELSE -1 END
+      WHEN c.posted - i.so_far < -9223372036854775807 THEN -5
+      ELSE 0 END ORDER BY i.n)
+  INTO codes
+  FROM items i LEFT JOIN chain_rows k ON k.id = i.id LEFT JOIN transfers kt ON kt.id = transfer_id(k.id, 'deposit')
+  LEFT JOIN accounts c ON c.kind = 'chain' AND c.asset = i.asset AND c.owner_id IS NULL;
+  good := array_positions(codes, 0);
+  IF cardinality(good) = 0 THEN RETURN codes; END IF;
+  INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, tick, archived_at, second_proof)
+  SELECT i.id, 'deposit', i.tx_id, i.index, i.asset, i.amount, i.address, i.tick, clock_timestamp(), i.proof
+  FROM unnest(codes, ids, p_tx_ids, p_indexes, p_assets, p_amounts, p_addresses, p_ticks, p_proofs)
+    AS i (code, id, tx_id, index, asset, amount, address, tick, proof) WHERE i.code = 0;
+  PERFORM post_batch(array_agg(transfer_id(i.id, 'deposit')), array_agg('deposit'::text), array_agg(i.id), array_agg(i.chain), array_agg(i.target),
+                     array_agg(i.amount), '{}'::bigint[])
+  FROM (SELECT * FROM unnest(codes, ids, chains, targets, p_amounts) WITH ORDINALITY AS i (code, id, chain, target, amount, n) WHERE code = 0 ORDER BY n) i;
+  RETURN codes;
+END $$;
+
+CREATE FUNCTION withdraw(p_hold uuid, p_user uuid, p_asset smallint, p_amount bigint, p_address text) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE wallet accounts; known holds;
+BEGIN
+  IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN -7; END IF;
+  SELECT * INTO wallet FROM accounts WHERE id = wallet_of(p_user, p_asset) FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN -6; END IF;
+  SELECT * INTO known FROM holds WHERE id = p_hold;
+  IF FOUND THEN
+    RETURN CASE WHEN (known.account_id, known.amount, known.address) = (wallet.id, p_amount, p_address) THEN 1 ELSE -1 END;
+  END IF;
+  IF p_amount IS NULL OR p_amount <= 0 OR coalesce(p_address, '') = '' THEN RETURN -5; END IF;
+  IF wallet.posted - wallet.held < p_amount THEN RETURN -3; END IF;
+  INSERT INTO holds (id, account_id, asset, amount, address) VALUES (p_hold, wallet.id, p_asset, p_amount, p_address);
+  UPDATE accounts SET held = held + p_amount WHERE id = wallet.id;
+  RETURN 0;
+END $$;
+
+-- The end of a hold: captured whole, or void. Nothing else ends it, and no time does.
+CREATE FUNCTION withdrawn(p_hold uuid, p_captured boolean, p_tx_id text, p_tick bigint, p_proof text) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE h holds; said text := CASE WHEN p_captured THEN 'tx ' || p_tx_id ELSE p_proof END; code integer;
+BEGIN
+  IF p_captured IS NULL OR coalesce(p_proof, '') = '' OR said IS NULL THEN RETURN -5; END IF;
+  SELECT * INTO h FROM holds WHERE id = p_hold FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN -2; END IF;
+  IF h.state <> 'OPEN' THEN
+    RETURN CASE WHEN (h.state = 'CAPTURED') = p_captured AND (NOT p_captured OR h.evidence = said) THEN 1 ELSE -1 END;
+  END IF;
+  IF p_captured THEN
+    code := move(transfer_id(p_hold, 'end'), 'withdrawal', p_hold, h.account_id, platform_account('chain', h.asset), h.asset, h.amount, h.amount);
+    IF code <> 0 THEN RAISE EXCEPTION 'ledger: capture of % answered %', p_hold, code USING ERRCODE = 'integrity_constraint_violation'; END IF;
+    INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, tick, archived_at, second_proof)
+    VALUES (chain_row_id('withdrawal', h.asset, p_tx_id, 0), 'withdrawal', p_tx_id, 0, h.asset, -h.amount, h.address, p_tick, clock_timestamp(), p_proof);
+  ELSE
+    UPDATE accounts SET held = held - h.amount WHERE id = h.account_id;
+  END IF;
+  UPDATE holds SET state = CASE WHEN p_captured THEN 'CAPTURED' ELSE 'VOIDED' END, evidence = said, ended_at = clock_timestamp() WHERE id = p_hold;
+  RETURN 0;
+END $$;
+
+CREATE FUNCTION cost(p_tx_id text, p_asset smallint, p_amount bigint, p_address text, p_tick bigint, p_proof text) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE row_id uuid := chain_row_id('cost', p_asset, p_tx_id, 0); code integer;
+BEGIN
+  IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN -7; END IF;
+  code := move(transfer_id(row_id, 'fee'), 'cost', row_id, platform_account('house', p_asset), platform_account('chain', p_asset), p_asset, p_amount);
+  IF code = 0 THEN
+    INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, tick, archived_at, second_proof)
+    VALUES (row_id, 'cost', p_tx_id, 0, p_asset, -p_amount, p_address, p_tick, clock_timestamp(), p_proof);
+  END IF;
+  RETURN code;
+END $$;
+
+-- R2: what the recorded chain rows say we hold is what the chain account says. On network none the faucet stands in for the chain.
+CREATE VIEW treasury_audit AS
+SELECT 'recorded chain rows sum to what the chain account says' AS rule, count(*) AS n, min(x.asset::text) AS example
+FROM (SELECT c.asset FROM accounts c WHERE c.kind = 'chain'
+        AND -c.posted <> (SELECT coalesce(sum(r.amount), 0) FROM chain_rows r WHERE r.asset = c.asset)
+                       + (SELECT coalesce(sum(t.amount), 0) FROM transfers t WHERE t.debit_id = c.id AND t.act = 'faucet')) x
+UNION ALL
+SELECT 'every recorded chain row has its transfer', count(*), min(r.id::text) FROM chain_rows r
+WHERE r.kind <> 'withdrawal' AND NOT EXISTS (
+  SELECT 1 FROM transfers t WHERE t.id = transfer_id(r.id, CASE r.kind WHEN 'deposit' THEN 'deposit' ELSE 'fee' END) AND t.amount = abs(r.amount));
+GRANT SELECT ON treasury_audit TO qubix_web, qubix_controller, qubix_treasury;
+
+REVOKE ALL ON FUNCTION chain_row_id, deposit, withdraw, withdrawn, cost FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION withdraw TO qubix_web;
+GRANT EXECUTE ON FUNCTION deposit, withdrawn, cost TO qubix_treasury;
+GRANT SELECT ON chain_rows TO qubix_web, qubix_controller, qubix_treasury, qubix_signer;
