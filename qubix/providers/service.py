@@ -1,0 +1,336 @@
+"""Providers: letting nodes in, what their owners may change, heartbeats and measurements."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from uuid import UUID
+
+from qubix.agent.protocol import JoinRequest, NodeFacts, NodeSample
+from qubix.kernel.clock import Clock
+from qubix.kernel.errors import Invalid, Limited, NotFound
+from qubix.kernel.events import Event, EventType
+from qubix.kernel.ids import NodeId, ProviderId, UserId, new_id
+from qubix.providers import model
+from qubix.providers.model import Device, Heat, Joined, JoinToken, Node, NodeState, Presence, Provider, Reputation, Window
+
+if TYPE_CHECKING:
+    from qubix.providers.store import ProvidersStore
+
+TOKEN_PREFIX: Final = "qj_"  # noqa: S105  (a prefix, not a secret)
+SWEEP_BATCH_MAX: Final = 200
+PARTITION_DAYS_AHEAD: Final = 3
+HISTORY_MAX: Final = 2000
+
+
+class Outbox(Protocol):
+    """Where events go (qubix.postgres.outbox.Outbox)."""
+
+    def add(self, event: Event) -> None: ...
+
+
+class Listings(Protocol):
+    """Keeps the offers of a node (qubix.market.listings.Listings); called in the same transaction."""
+
+    async def list_node(self, node_id: UUID, price_per_hour: int) -> None: ...
+
+
+class ProvidersService:
+    """Providers, nodes and devices in one transaction.
+
+    Args: store; clock; outbox; wake(channel, payload); listings, where a node's offers are kept;
+        qubix_version and ray_version, the server's, which a joining node must have.
+    """
+
+    def __init__(
+        self,
+        store: ProvidersStore,
+        *,
+        clock: Clock,
+        outbox: Outbox,
+        wake: Callable[[str, str], None],
+        listings: Listings,
+        qubix_version: str,
+        ray_version: str,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._outbox = outbox
+        self._wake = wake
+        self._listings = listings
+        self._qubix_version = qubix_version
+        self._ray_version = ray_version
+
+    # -- becoming a provider --
+
+    async def ensure_provider(self, user_id: UserId, name: str) -> ProviderId:
+        """The user's provider, made at the first call. Idempotent."""
+        return ProviderId((await self._store.ensure_provider(new_id(), user_id, name.strip()[:100] or "provider")).id)
+
+    async def join_token(self, user_id: UserId, name: str = "provider") -> JoinToken:
+        """A token that lets one node in, once, within 30 minutes; makes the user a provider where needed.
+
+        Raises: Limited past JOIN_TOKENS_OPEN_MAX open tokens.
+        """
+        provider_id = await self.ensure_provider(user_id, name)
+        if await self._store.open_tokens(provider_id) >= model.JOIN_TOKENS_OPEN_MAX:
+            raise Limited("Too many join tokens wait to be used.", next_step="Use them, or wait until they expire.", retry_after_s=60)
+        token = TOKEN_PREFIX + secrets.token_urlsafe(32)
+        return JoinToken(token, await self._store.add_token(new_id(), provider_id, _hash(token), model.JOIN_TOKEN_TTL_S))
+
+    async def join(self, request: JoinRequest) -> Joined:
+        """Let a node in. Idempotent by worker id: a repeat yields the same provider and node.
+
+        Raises: VersionMismatch; TokenRefused; WorkerTaken for another owner's worker id; Invalid for repeated device ids.
+        """
+        facts = request.facts
+        model.check_versions(facts.qubix_version, facts.ray_version, server_qubix=self._qubix_version, server_ray=self._ray_version)
+        _check_devices(facts)
+        key = bytes.fromhex(request.public_key)
+        token = await self._store.lock_token(_hash(request.token))
+        if token is None:
+            raise model.TokenRefused("This join token does not exist.", next_step="Make a new one: qubix provider join.")
+        repeat = token.used_at is not None and token.worker_id == request.worker_id and bytes(token.public_key) == key
+        if not repeat and token.used_at is not None:
+            raise model.TokenRefused("This join token was used already.", next_step="Make a new one: qubix provider join.")
+        if not repeat and token.expired:
+            raise model.TokenRefused("This join token has expired: it lives 30 minutes.", next_step="Make a new one.")
+        provider_id = ProviderId(token.provider_id)
+        node_id = await self._store.add_node(provider_id, request.worker_id, key, request.name, request.region)
+        created = node_id is not None
+        if node_id is None:
+            known = await self._store.lock_worker(request.worker_id)
+            if known is None or known.provider_id != provider_id:
+                raise model.WorkerTaken(
+                    f"The worker id {request.worker_id!r} belongs to another owner.", next_step="Choose another worker id on this node."
+                )
+            node_id = known.id
+            await self._store.rejoin(node_id, key, request.name)
+        if not repeat:
+            await self._store.spend_token(token.id, node_id)
+        await self._store.set_facts(node_id, facts)
+        await self._listings.list_node(node_id, request.price_per_hour)
+        self._tell(
+            EventType.PROVIDER_REGISTERED if created else EventType.PROVIDER_STATUS_CHANGED,
+            node_id,
+            provider_id,
+            {"name": request.name, "state": NodeState.REGISTERING.value, "devices": [device.model for device in facts.devices]},
+        )
+        return Joined(provider_id, NodeId(node_id), created)
+
+    # -- what the owner may do --
+
+    async def update_node(
+        self,
+        user_id: UserId,
+        node_id: UUID,
+        *,
+        paused: bool | None = None,
+        region: str | None = None,
+        availability: Sequence[dict[str, int]] | None = None,
+    ) -> Node:
+        """Pause or resume, move to a region, set availability windows. Running jobs are not touched.
+
+        Raises: NotFound for somebody else's node; Invalid.
+        """
+        row = await self._owned(user_id, node_id)
+        changes: dict[str, Any] = {}
+        if paused is not None:
+            changes["paused"] = paused
+        if region is not None:
+            changes["region"] = model.check_region(region)
+        if availability is not None:
+            windows = model.check_windows(availability)
+            if len({(w.weekday, w.opens) for w in windows}) < len(windows):
+                raise Invalid("Two availability windows open at the same time.", next_step="Join them.", field="availability")
+            await self._store.set_windows(node_id, [(w.weekday, w.opens, w.closes) for w in windows])
+            await self._listings.list_node(node_id, 0)
+        if changes:
+            await self._store.set_node(node_id, **changes)
+        self._tell_row(row, paused=row.paused if paused is None else paused)
+        return await self.node(node_id)
+
+    async def drain(self, user_id: UserId, node_id: UUID, *, draining: bool = True) -> Node:
+        """No new leases; what runs goes on. `draining=False` takes it back. Raises: NotFound."""
+        row = await self._owned(user_id, node_id)
+        await self._store.set_node(node_id, draining=draining)
+        self._tell_row(row, draining=draining)
+        self._wake("jobs", "")
+        return await self.node(node_id)
+
+    async def leave(self, user_id: UserId, node_id: UUID) -> None:
+        """Take a node off the market for good; its history and earnings stay, and the same worker id may join again.
+
+        Raises: NotFound; NodeBusy while devices are leased.
+        """
+        row = await self._owned(user_id, node_id)
+        if row.state == NodeState.LEFT:
+            return
+        leased = await self._store.active_leases(node_id)
+        if leased:
+            raise model.NodeBusy(
+                f"{leased} device(s) of this node are leased.",
+                next_step="Drain it first (qubix provider drain) and leave when its jobs have ended.",
+                leased=leased,
+            )
+        await self._store.set_node(
+            node_id, state=NodeState.LEFT.value, draining=True, session=None, session_token_hash=None, socket_open=False
+        )
+        self._tell_row(row, state=NodeState.LEFT.value)
+
+    async def mine(self, user_id: UserId) -> Provider:
+        """The user's provider with its nodes. Raises: NotFound where the user is none."""
+        row = await self._store.provider_of(user_id)
+        if row is None:
+            raise NotFound("You are not a provider yet.", next_step="Share a GPU: qubix provider join.")
+        return await self._provider(row)
+
+    async def provider(self, provider_id: UUID) -> Provider:
+        """One provider with its nodes, for anybody. Raises: NotFound."""
+        row = await self._store.provider(provider_id)
+        if row is None:
+            raise NotFound("There is no such provider.", next_step="List them: GET /api/gpus/providers.")
+        return await self._provider(row)
+
+    async def owner_of(self, provider_id: UUID) -> UserId:
+        """Who owns a provider (the earning's payee). Raises: NotFound."""
+        row = await self._store.provider(provider_id)
+        if row is None:
+            raise NotFound("There is no such provider.", next_step="List them: GET /api/gpus/providers.")
+        return UserId(row.owner_id)
+
+    async def node(self, node_id: UUID) -> Node:
+        """One node with its devices and their latest samples. Raises: NotFound."""
+        row = await self._store.node(node_id)
+        if row is None:
+            raise NotFound("There is no such node.", next_step="List your nodes: qubix provider status.")
+        return (await self._nodes([row]))[0]
+
+    async def reputation(self, provider_id: UUID) -> Reputation:
+        """A provider's reputation, counted again from its attempts."""
+        return Reputation(*await self._store.recount_reputation(provider_id))
+
+    # -- heartbeats and measurements --
+
+    async def hello(self, node_id: UUID, facts: NodeFacts) -> None:
+        """A session was opened: the node is online with these facts. Call it in the transaction that opens the session.
+
+        Raises: VersionMismatch when the node was upgraded, or the server; Invalid.
+        """
+        model.check_versions(facts.qubix_version, facts.ray_version, server_qubix=self._qubix_version, server_ray=self._ray_version)
+        _check_devices(facts)
+        row = await self._store.node(node_id)
+        if row is None or row.state == NodeState.LEFT:
+            raise NotFound("This node is not registered.", next_step="Join again: qubix provider join.")
+        await self._store.set_facts(node_id, facts)
+        await self._store.set_node(node_id, state=NodeState.ONLINE.value, dead_at=None)
+        await self._listings.list_node(node_id, 0)
+        if row.state != NodeState.ONLINE:
+            self._tell_row(row, state=NodeState.ONLINE.value)
+        self._wake("jobs", "")
+
+    async def record_sample(self, node_id: UUID, sample: NodeSample) -> Heat:
+        """Store a measurement; the node's metrics are fresh from now on.
+
+        Overheating devices get no new work; a critical one drains its node.
+        Returns: the worst heat among the devices of the sample: from OVER_LIMIT on, running attempts should move.
+        """
+        worst = Heat.NORMAL
+        order = list(Heat)
+        for row in await self._store.add_sample(node_id, sample):
+            before = Heat(row.heat)
+            now = model.heat(row.temperature_c, before=before)
+            worst = max(worst, now, key=order.index)
+            if now is not before:
+                await self._store.set_heat(row.id, now.value, overheating=now is not Heat.NORMAL)
+        if worst is Heat.CRITICAL:
+            await self._store.set_node(node_id, draining=True)
+        return worst
+
+    async def mark_offline(self) -> list[NodeId]:
+        """Nodes that missed three heartbeats become offline, and their watchers are told. One sweep step."""
+        rows = await self._store.mark_offline(model.OFFLINE_AFTER_S, SWEEP_BATCH_MAX)
+        for row in rows:
+            self._tell_row(row, state=NodeState.OFFLINE.value)
+        return [NodeId(row.id) for row in rows]
+
+    async def history(self, device_id: int, *, seconds: int = 3600) -> list[dict[str, Any]]:
+        """Samples of a device, newest first, at most HISTORY_MAX."""
+        rows = await self._store.history(device_id, seconds, HISTORY_MAX)
+        return [dict(row._mapping) for row in rows]
+
+    async def keep_house(self) -> None:
+        """Make the coming days' metrics partitions, drop those past retention, forget old tokens. Daily, or at start."""
+        await self._store.partitions(PARTITION_DAYS_AHEAD, model.METRICS_RETENTION_DAYS)
+
+    # -- inside --
+
+    async def _owned(self, user_id: UserId, node_id: UUID) -> Any:
+        row = await self._store.owned_node(user_id, node_id)
+        if row is None:
+            raise NotFound("You have no such node.", next_step="List your nodes: qubix provider status.")
+        return row
+
+    async def _provider(self, row: Any) -> Provider:
+        nodes = await self._nodes(await self._store.nodes(row.id))
+        reputation = Reputation(row.attempts_ended, row.attempts_faulted)
+        return Provider(ProviderId(row.id), UserId(row.owner_id), row.name, reputation, row.created_at, tuple(nodes))
+
+    async def _nodes(self, rows: Sequence[Any]) -> list[Node]:
+        ids = [row.id for row in rows]
+        devices: dict[UUID, list[Device]] = {}
+        for d in await self._store.devices(ids) if ids else []:
+            device = Device(d.id, d.uuid, d.model, d.vram_bytes, d.detected_by, d.verified, d.overheating, d.sample, d.sampled_at)
+            devices.setdefault(d.node_id, []).append(device)
+        windows: dict[UUID, list[Window]] = {}
+        for w in await self._store.windows(ids) if ids else []:
+            windows.setdefault(w.node_id, []).append(Window(w.weekday, w.opens, w.closes))
+        return [_node(row, tuple(devices.get(row.id, ())), tuple(windows.get(row.id, ()))) for row in rows]
+
+    def _tell_row(self, row: Any, **news: Any) -> None:
+        self._tell(EventType.PROVIDER_STATUS_CHANGED, row.id, row.provider_id, {"name": row.name, **news})
+
+    def _tell(self, kind: EventType, node_id: UUID, provider_id: UUID, payload: dict[str, Any]) -> None:
+        body = {"node_id": str(node_id), "provider_id": str(provider_id), **payload}
+        self._outbox.add(Event(kind, model.node_subject(node_id, provider_id), node_id, body))
+
+
+def _node(row: Any, devices: tuple[Device, ...], windows: tuple[Window, ...]) -> Node:
+    seen = (
+        Presence.OFFLINE
+        if row.state != NodeState.ONLINE
+        else max(model.presence(row.status_age_s), model.presence(row.metrics_age_s), key=list(Presence).index)
+    )
+    return Node(
+        id=NodeId(row.id),
+        provider_id=ProviderId(row.provider_id),
+        worker_id=row.worker_id,
+        name=row.name,
+        region=row.region,
+        state=NodeState(row.state),
+        presence=seen,
+        paused=row.paused,
+        draining=row.draining,
+        qubix_version=row.qubix_version,
+        ray_version=row.ray_version,
+        cpu_model=row.cpu_model,
+        cpu_cores=row.cpu_cores,
+        ram_bytes=row.ram_bytes,
+        disk_bytes=row.disk_bytes,
+        sandbox=dict(row.sandbox),
+        last_status_at=row.last_status_at,
+        metrics_at=row.metrics_at,
+        availability=windows,
+        devices=devices,
+    )
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _check_devices(facts: NodeFacts) -> None:
+    if len({device.uuid for device in facts.devices}) < len(facts.devices):
+        raise Invalid("Two devices of the node have the same uuid.", next_step="Give each declared device its own.", field="devices")
