@@ -1,0 +1,77 @@
+"""Processes by identity, not by number alone: a number is used again, a number with its start time is not."""
+
+from __future__ import annotations
+
+import functools
+import os
+import select
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of this boot: number and start time in clock ticks."""
+
+    pid: int
+    started: int
+
+    @classmethod
+    def of(cls, pid: int) -> Process | None:
+        """The process that has this number now."""
+        fields = _stat(pid)
+        return None if fields is None else cls(pid, int(fields[19]))
+
+    def alive(self) -> bool:
+        """Whether it still runs; one that only waits to be reaped does not."""
+        fields = _stat(self.pid)
+        return fields is not None and int(fields[19]) == self.started and fields[0] not in ("Z", "X")
+
+    def send(self, number: signal.Signals) -> bool:
+        """Send a signal to it and to no other. False: it is gone."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except OSError:
+            return False
+        try:
+            if not self.alive():
+                return False
+            signal.pidfd_send_signal(descriptor, number)
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it has ended. False: it has not."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except OSError:
+            return not self.alive()
+        try:
+            deadline = time.monotonic() + timeout_s
+            while self.alive():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                select.select([descriptor], [], [], min(left, 0.5))
+            return True
+        finally:
+            os.close(descriptor)
+
+
+@functools.cache
+def boot_id() -> str:
+    """Changes when the machine starts anew."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/<pid>/stat behind the name: state first, start time at 19."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return None

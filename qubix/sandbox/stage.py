@@ -1,0 +1,69 @@
+"""What root does before bubblewrap: a private view of a few folders, then a user without rights.
+
+Run as `python -I -S stage.py …`, never imported by the platform. The job's user often cannot reach the interpreter or the
+working folder (root's home, a clone below a folder of mode 0700). Opening those folders would open them to everybody, so
+they are bind-mounted to a reachable place inside a mount namespace that dies with the sandbox.
+
+Arguments: user id; process id of the parent; a reachable folder to mount over; the number of sources; the sources, which
+appear there as 0, 1, 2 …; then the command.
+"""
+
+import ctypes
+import os
+import signal
+import stat
+import sys
+
+CLONE_NEWNS = 0x00020000
+MS_NOSUID, MS_NODEV = 0x2, 0x4
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def check(result: int, what: str) -> None:
+    """Stop with the kernel's reason."""
+    if result != 0:
+        sys.exit(f"stage: {what}: {os.strerror(ctypes.get_errno())}")
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+    """mount(2)."""
+    words = [None if word is None else os.fsencode(word) for word in (source, target, kind)]
+    check(LIBC.mount(*words, ctypes.c_ulong(flags), None if options is None else options.encode()), f"mount {source} on {target}")
+
+
+def arrange(over: str, sources: list[str]) -> None:
+    """Bind every source below `over`, which is covered by an empty file system first."""
+    check(LIBC.unshare(CLONE_NEWNS), "unshare")
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+    opened = [os.open(source, os.O_PATH) for source in sources]
+    mount("tmpfs", over, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
+    for number, descriptor in enumerate(opened):
+        target = f"{over}/{number}"
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            os.mkdir(target)
+        else:
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o600))
+        mount(f"/proc/self/fd/{descriptor}", target, None, MS_BIND | MS_REC)
+        os.close(descriptor)
+
+
+def main() -> None:
+    """Entry point."""
+    uid, parent, over, count = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    sources, command = sys.argv[5 : 5 + count], sys.argv[5 + count :]
+    arrange(over, sources)
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    check(LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    check(LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "die with parent")
+    if os.getppid() != parent:
+        os._exit(125)
+    os.chdir("/")
+    os.execv(command[0], command)  # noqa: S606  (no shell in between is the purpose)
+
+
+if __name__ == "__main__":
+    main()
