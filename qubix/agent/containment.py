@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
+from qubix import sandbox
 from qubix.sandbox.spec import Program
 
 
@@ -21,3 +23,24 @@ class Containment(Protocol):
     def locate(self, kind: str) -> Program:
         """The installed program of a job kind. Raises: kernel errors for an unknown one."""
         ...
+
+
+class SandboxContainment:
+    """Containment by qubix.sandbox."""
+
+    def __init__(self, base: Path) -> None:
+        """Args: base, the folder in which the sandboxes of this agent live."""
+        self._base = base
+
+    def probe(self) -> dict[str, str]:
+        try:
+            return sandbox.probe(self._base).facts()
+        except Exception as error:
+            # Whatever goes wrong here would go wrong in an attempt too: the node then takes none, and says why.
+            return {"ok": "no", "reason": f"{type(error).__name__}: {error}"[:300]}
+
+    def clean(self) -> None:
+        sandbox.clean(self._base)
+
+    def locate(self, kind: str) -> Program:
+        return sandbox.locate(kind)

@@ -58,7 +58,7 @@ class AgentConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class DeviceLock:
-    """The lock of one device; the descriptor is inheritable, so a sandbox keeps it as long as one of its processes lives."""
+    """The lock of one device; the sandbox is given its descriptor, so it is held as long as one of its processes lives."""
 
     uuid: str
     fd: int
@@ -193,7 +193,7 @@ def lock_devices(devices: Sequence[tuple[str, Path]]) -> list[DeviceLock]:
     held: list[DeviceLock] = []
     try:
         for uuid, path in sorted(devices):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             held.append(DeviceLock(uuid, fd))
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:

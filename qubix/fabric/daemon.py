@@ -1,0 +1,164 @@
+"""The fabric daemon: a Ray driver that watches the cluster, keeps one agent on every provider node, and reports deaths.
+
+It knows nodes and nothing of money; its database role may call two functions. It outlives restarts of the Ray head.
+
+    python -m qubix.fabric.daemon --address HOST:PORT --database-url-file PATH
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from qubix.fabric import labels
+from qubix.fabric.reports import SqlNodeReports
+from qubix.kernel.errors import QubixError, Unavailable
+from qubix.postgres.engine import make_engine, read_url_file
+from qubix.scheduling.fabric import Fabric, FabricNode, NodeReports, NodeWatch
+
+LOOK_S = 0.5
+AGENT_CHECK_S = 2.0
+RETRY_S_MIN, RETRY_S_MAX = 0.5, 8.0
+
+log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """The loop, over a fabric and a place to report to."""
+
+    def __init__(self, fabric: Fabric, reports: NodeReports, *, look_s: float = LOOK_S, agent_check_s: float = AGENT_CHECK_S) -> None:
+        """Args: look_s, seconds between looks at the cluster; agent_check_s, between checks that each node's agent lives."""
+        self._fabric, self._reports = fabric, reports
+        self._look_s, self._agent_check_s = look_s, agent_check_s
+        self._watch = NodeWatch()
+        self._keepers: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Watch until cancelled. Raises: Unavailable when the cluster's head is away; call again when it is back."""
+        try:
+            while True:
+                await self.step()
+                await asyncio.sleep(self._look_s)
+        finally:
+            for keeper in self._keepers.values():
+                keeper.cancel()
+            await asyncio.gather(*self._keepers.values(), return_exceptions=True)
+            self._keepers.clear()
+
+    async def step(self) -> None:
+        """One look: tell what changed, and see that every provider node has somebody who keeps its agent alive."""
+        nodes = await self._fabric.nodes()
+        changes = self._watch.compare(n for n in nodes if not n.alive or labels.parse(n.labels) is not None)
+        for ray_node_id in changes.dead:
+            log.info("node %s is dead", ray_node_id[:12])
+            await self._tell(self._reports.node_dead(ray_node_id), lambda i=ray_node_id: self._watch.retry_dead(i))  # type: ignore[misc]
+        for node in changes.seen:
+            known = labels.parse(node.labels)
+            if known is not None:
+                log.info("node %s is %s", node.ray_node_id[:12], known.worker_id)
+                seen = self._reports.node_seen(known.worker_id, node.ray_node_id, node.labels)
+                await self._tell(seen, lambda i=node.ray_node_id: self._watch.retry_seen(i))  # type: ignore[misc]
+        self._keep_agents([n for n in nodes if n.alive and labels.parse(n.labels) is not None])
+
+    def _keep_agents(self, nodes: list[FabricNode]) -> None:
+        wanted = {n.ray_node_id for n in nodes}
+        for ray_node_id in [i for i in self._keepers if i not in wanted]:
+            self._keepers.pop(ray_node_id).cancel()
+        for ray_node_id in wanted:
+            keeper = self._keepers.get(ray_node_id)
+            if keeper is None or keeper.done():
+                self._keepers[ray_node_id] = asyncio.create_task(self._keep_agent(ray_node_id))
+
+    async def _keep_agent(self, ray_node_id: str) -> None:
+        """One task per node: a machine on which starting takes long delays no other."""
+        pause_s = self._agent_check_s
+        while True:
+            try:
+                if await self._fabric.ensure_agent(ray_node_id):
+                    log.info("started the agent of %s", ray_node_id[:12])
+                pause_s = self._agent_check_s
+            except QubixError as error:
+                log.warning("%s", error.message)
+                pause_s = min(pause_s * 2, 30.0)
+            await asyncio.sleep(pause_s)
+
+    @staticmethod
+    async def _tell(report: Awaitable[None], again: Callable[[], None]) -> None:
+        try:
+            await report
+        except Exception as error:
+            # The database may be away for a moment; the same news is told again at the next look.
+            log.warning("report not delivered: %s: %s", type(error).__name__, error)
+            again()
+
+
+async def serve(address: str, reports: NodeReports) -> None:
+    """Run the daemon over Ray until cancelled, joining the cluster again whenever its head comes back.
+
+    Args: address, `host:port` of the head; the cluster's token is found through RAY_AUTH_TOKEN_PATH.
+    """
+    pause_s = RETRY_S_MIN
+    while True:
+        try:
+            await asyncio.to_thread(_join, address)
+            from qubix.fabric.ray_fabric import RayFabric
+
+            pause_s = RETRY_S_MIN
+            await Daemon(RayFabric(), reports).run()
+        except Unavailable as error:
+            log.warning("%s", error.message)
+        finally:
+            with contextlib.suppress(Exception):
+                await asyncio.to_thread(_leave)
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, RETRY_S_MAX)
+
+
+def _join(address: str) -> None:
+    import ray
+
+    from qubix.fabric.agent_actor import NAMESPACE
+
+    try:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
+    except Exception as error:
+        raise Unavailable(
+            f"cannot join the Ray cluster at {address}: {type(error).__name__}: {error}"[:500], next_step="It is tried again."
+        ) from error
+
+
+def _leave() -> None:
+    import ray
+
+    ray.shutdown()
+
+
+async def _main(address: str, database_url: str) -> None:
+    engine = make_engine(database_url, pool_size=2)
+    serving = asyncio.ensure_future(serve(address, SqlNodeReports(engine)))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+    await engine.dispose()
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="qubix.fabric.daemon", description=__doc__)
+    parser.add_argument("--address", required=True, help="host:port of the Ray head")
+    parser.add_argument("--database-url-file", required=True, help="file (0600) with the URL of the role qubix_fabric")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    asyncio.run(_main(arguments.address, read_url_file(Path(arguments.database_url_file))))
+
+
+if __name__ == "__main__":
+    main()
