@@ -118,11 +118,18 @@ class MarketStore:
 
     # -- quotes --
 
-    async def lock_user(self, user_id: UUID) -> None:
-        """Serialise a user's quotes: one is open at a time."""
+    async def lock_user(self, user_id: UUID, offer_id: UUID | None) -> None:
+        """Serialise a user's quotes, and lock the old and the new offer in the order of their ids: two users who swap offers
+        would deadlock otherwise."""
         await self._connection.execute(
             sa.text("SELECT pg_advisory_xact_lock(hashtextextended('quote' || :user, 0))"), {"user": str(user_id)}
         )
+        if offer_id is not None:
+            await self._connection.execute(
+                sa.text("""SELECT FROM offers WHERE id = :offer OR id IN (SELECT offer_id FROM quotes WHERE user_id = :user AND state = 'open')
+                           ORDER BY id FOR NO KEY UPDATE"""),
+                {"offer": offer_id, "user": user_id},
+            )
 
     async def expire_open(self, user_id: UUID) -> list[UUID]:
         """End the user's open quotes. Returns their ids; their leases are the caller's to release."""
