@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from qubix import sandbox
+from qubix.sandbox import probe, runtime, stop
 from qubix.sandbox.spec import Program
 
 
@@ -34,13 +34,13 @@ class SandboxContainment:
 
     def probe(self) -> dict[str, str]:
         try:
-            return sandbox.probe(self._base).facts()
+            return probe.probe(self._base).facts()
         except Exception as error:
             # Whatever goes wrong here would go wrong in an attempt too: the node then takes none, and says why.
             return {"ok": "no", "reason": f"{type(error).__name__}: {error}"[:300]}
 
     def clean(self) -> None:
-        sandbox.clean(self._base)
+        stop.clean(self._base)
 
     def locate(self, kind: str) -> Program:
-        return sandbox.locate(kind)
+        return runtime.locate(kind)

@@ -2,31 +2,31 @@
 
 It knows nodes and nothing of money; its database role may call two functions. It outlives restarts of the Ray head.
 
-    python -m qubix.fabric.daemon --address HOST:PORT --database-url-file PATH
+    QUBIX_RAY_ADDRESS=… QUBIX_DATABASE_URL_FILE=… RAY_AUTH_TOKEN_PATH=… python -m qubix.fabric.daemon
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
+from qubix import observability
 from qubix.fabric import labels
 from qubix.fabric.reports import SqlNodeReports
-from qubix.kernel.errors import QubixError, Unavailable
+from qubix.kernel.errors import Invalid, QubixError, Unavailable
 from qubix.postgres.engine import make_engine, read_url_file
 from qubix.scheduling.fabric import Fabric, FabricNode, NodeReports, NodeWatch
+from qubix.settings import Settings
 
 LOOK_S = 0.5
 AGENT_CHECK_S = 2.0
 RETRY_S_MIN, RETRY_S_MAX = 0.5, 8.0
 
-log = logging.getLogger(__name__)
+log = observability.logger("fabric")
 
 
 class Daemon:
@@ -56,12 +56,12 @@ class Daemon:
         nodes = await self._fabric.nodes()
         changes = self._watch.compare(n for n in nodes if not n.alive or labels.parse(n.labels) is not None)
         for ray_node_id in changes.dead:
-            log.info("node %s is dead", ray_node_id[:12])
+            log.info("node is dead", node=ray_node_id)
             await self._tell(self._reports.node_dead(ray_node_id), lambda i=ray_node_id: self._watch.retry_dead(i))  # type: ignore[misc]
         for node in changes.seen:
             known = labels.parse(node.labels)
             if known is not None:
-                log.info("node %s is %s", node.ray_node_id[:12], known.worker_id)
+                log.info("node is alive", node=node.ray_node_id, worker=known.worker_id)
                 seen = self._reports.node_seen(known.worker_id, node.ray_node_id, node.labels)
                 await self._tell(seen, lambda i=node.ray_node_id: self._watch.retry_seen(i))  # type: ignore[misc]
         self._keep_agents([n for n in nodes if n.alive and labels.parse(n.labels) is not None])
@@ -81,10 +81,10 @@ class Daemon:
         while True:
             try:
                 if await self._fabric.ensure_agent(ray_node_id):
-                    log.info("started the agent of %s", ray_node_id[:12])
+                    log.info("started an agent", node=ray_node_id)
                 pause_s = self._agent_check_s
             except QubixError as error:
-                log.warning("%s", error.message)
+                log.warning("no agent", node=ray_node_id, reason=error.message)
                 pause_s = min(pause_s * 2, 30.0)
             await asyncio.sleep(pause_s)
 
@@ -94,7 +94,7 @@ class Daemon:
             await report
         except Exception as error:
             # The database may be away for a moment; the same news is told again at the next look.
-            log.warning("report not delivered: %s: %s", type(error).__name__, error)
+            log.warning("report not delivered", reason=f"{type(error).__name__}: {error}")
             again()
 
 
@@ -112,7 +112,7 @@ async def serve(address: str, reports: NodeReports) -> None:
             pause_s = RETRY_S_MIN
             await Daemon(RayFabric(), reports).run()
         except Unavailable as error:
-            log.warning("%s", error.message)
+            log.warning("the cluster is away", reason=error.message)
         finally:
             with contextlib.suppress(Exception):
                 await asyncio.to_thread(_leave)
@@ -139,9 +139,14 @@ def _leave() -> None:
     ray.shutdown()
 
 
-async def _main(address: str, database_url: str) -> None:
-    engine = make_engine(database_url, pool_size=2)
-    serving = asyncio.ensure_future(serve(address, SqlNodeReports(engine)))
+async def _main(settings: Settings) -> None:
+    if settings.database_url_file is None or not settings.ray_address:
+        raise Invalid(
+            "no Ray head or no database is configured",
+            next_step="set QUBIX_RAY_ADDRESS and QUBIX_DATABASE_URL_FILE, or start with `qubix up`",
+        )
+    engine = make_engine(read_url_file(settings.database_url_file), pool_size=2)
+    serving = asyncio.ensure_future(serve(settings.ray_address, SqlNodeReports(engine)))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
     with contextlib.suppress(asyncio.CancelledError):
@@ -151,13 +156,10 @@ async def _main(address: str, database_url: str) -> None:
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="qubix.fabric.daemon", description=__doc__)
-    parser.add_argument("--address", required=True, help="host:port of the Ray head")
-    parser.add_argument("--database-url-file", required=True, help="file (0600) with the URL of the role qubix_fabric")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    asyncio.run(_main(arguments.address, read_url_file(Path(arguments.database_url_file))))
+    settings = Settings()
+    observability.configure(level=settings.log_level)
+    asyncio.run(_main(settings))
 
 
 if __name__ == "__main__":

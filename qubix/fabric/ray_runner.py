@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 def run_attempt(request: RunRequest) -> Iterator[SandboxEvent]:
     """The body of the Ray task: lock the devices, run the sandbox, hand on its events."""
-    from qubix import sandbox
+    from qubix.sandbox import run
 
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("a sandbox started from another thread than the main one dies with that thread")
@@ -47,7 +47,7 @@ def run_attempt(request: RunRequest) -> Iterator[SandboxEvent]:
         yield Ended(Exit.SANDBOX_FAILED, None, None, "a device is still held by an earlier attempt", 0, {})
         return
     try:
-        yield from sandbox.run(request.spec, inherit_fds=tuple(lock.fd for lock in locks))
+        yield from run.run(request.spec, inherit_fds=tuple(lock.fd for lock in locks))
     except QubixError as error:
         yield Ended(Exit.SANDBOX_FAILED, None, None, error.message, 0, {})
     finally:
@@ -57,16 +57,16 @@ def run_attempt(request: RunRequest) -> Iterator[SandboxEvent]:
 
 def warm_worker() -> str:
     """The body of the warming task: the worker that ran it has imported what an attempt needs, and stays."""
-    from qubix import sandbox
+    from qubix.sandbox import run
 
-    return sandbox.__name__
+    return run.__name__
 
 
 def stop_sandbox(base: Path, attempt: UUID, grace_s: float) -> None:
     """End an attempt's processes; from any process of its node."""
-    from qubix import sandbox
+    from qubix.sandbox import stop
 
-    sandbox.stop(base, attempt, grace_s=grace_s)
+    stop.stop(base, attempt, grace_s=grace_s)
 
 
 _task: Any = ray.remote(num_cpus=0, max_retries=0)
