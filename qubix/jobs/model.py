@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
+from qubix.escrow.model import Fault
 from qubix.kernel.errors import Conflict
 from qubix.kernel.money import Qu
 from qubix.market.model import Needs
@@ -142,15 +143,6 @@ def attempt_after(state: AttemptState, step: AttemptStep) -> AttemptState:
     if after is None:
         raise WrongStep(f"an attempt that is {state} cannot {step}")
     return after
-
-
-class Fault(enum.StrEnum):
-    """Whose fault the end of an attempt was; decided by the platform."""
-
-    NONE = "none"
-    CONSUMER = "consumer"
-    PROVIDER = "provider"
-    PLATFORM = "platform"
 
 
 def progress_after(known: float, reported: float, *, ended_well: bool = False) -> float:
@@ -337,3 +329,10 @@ class Receipt:
     fee: Qu
     escrow_state: str
     attempts: tuple[ReceiptAttempt, ...]
+
+
+__all__ = [
+    "ATTEMPT_LIVE", "ATTEMPT_TABLE", "JOB_TABLE", "Artefact", "Attempt", "AttemptState", "AttemptStep", "Fault", "Input", "InputRequest", "Job",
+    "JobRequest", "JobState", "JobStep", "LogLine", "Needs", "Receipt", "ReceiptAttempt", "TimelineEntry", "WrongStep", "attempt_after",
+    "job_after", "progress_after",
+]  # fmt: skip

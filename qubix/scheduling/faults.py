@@ -1,4 +1,4 @@
-"""Whose fault an end was, what follows, and how long is paid: the closed policy. Pure.
+"""Whose fault an end was, and what follows: the closed policy. Pure. (What is paid: qubix.escrow.model.)
 
 The agent says what it saw (`Exit`); the platform decides here, with what it alone knows: cancellation, the node's death,
 how earlier attempts ended.
@@ -7,7 +7,6 @@ how earlier attempts ended.
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 from typing import Final
 
 from qubix.agent.protocol import Exit
@@ -93,31 +92,3 @@ def _own_or_unexplained(ending: Ending, retry_own_failures: bool) -> Verdict:
             return Verdict(AttemptStep.FAIL, Fault.PROVIDER, "killed", f"{detail}, which neither the job nor its limits explain", True)
         return Verdict(*own, "signal", detail, retry_own_failures)
     return Verdict(*own, "exit_code", ending.detail or f"exit code {ending.exit_code}", retry_own_failures)
-
-
-def metered_ms(
-    *,
-    running_at: dt.datetime | None,
-    ended_at: dt.datetime,
-    limit_ms: int,
-    agent_ms: int | None = None,
-    cancel_requested_at: dt.datetime | None = None,
-) -> int:
-    """Milliseconds that count: from `running` to the end by the database's clock, never more than the agent's own figure,
-    than the limit, or than what ran before the cancellation. 0 when it never ran.
-
-    Args: ended_at, when the terminal frame came; for a LOST attempt its last renewal.
-    """
-    if running_at is None:
-        return 0
-    end = ended_at if cancel_requested_at is None else min(ended_at, cancel_requested_at)
-    by_database = max(0, (end - running_at) // dt.timedelta(milliseconds=1))
-    return max(0, min(by_database, limit_ms, by_database if agent_ms is None else agent_ms))
-
-
-def preserved_ms(*, ran_ms: int | None, whole_ms: int) -> int:
-    """What a provider's or platform's fault leaves payable: up to the last checkpoint whose bytes are stored and verified.
-
-    Args: ran_ms, of that checkpoint (None: there is none); whole_ms, the attempt's metered time.
-    """
-    return 0 if ran_ms is None else max(0, min(ran_ms, whole_ms))

@@ -1,0 +1,218 @@
+"""SQL of ends: an attempt under its locks, its terminal row, its job's next state, and what is due to be swept."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from qubix.escrow.model import AttemptEnd, Fault, Line, Use
+from qubix.jobs.model import AttemptState, JobState
+from qubix.kernel.money import Qu
+from qubix.scheduling.model import Live, Rules
+
+_LIVE: Final = "('CREATED', 'ACCEPTED', 'RUNNING')"
+
+# The order of locks everywhere: node, job, attempt. The node never changes, so it can be found before the job is locked.
+_LOCK_NODE: Final = sa.text("SELECT n.id FROM nodes n JOIN attempts a ON a.node_id = n.id WHERE a.id = :id FOR UPDATE OF n")
+_LOCK: Final = sa.text("""
+SELECT a.id AS attempt_id, a.job_id, j.owner_id, a.node_id, a.provider_id, j.state AS job_state, a.state, a.number, a.fence,
+       (SELECT count(*) FROM attempts t WHERE t.job_id = j.id AND t.counted) AS counted,
+       (SELECT count(*) FROM attempts t WHERE t.job_id = j.id AND NOT t.counted) AS declines,
+       j.attempts_max, j.retry_own_failures, a.rate, a.limit_ms,
+       clock_timestamp() AS now, a.created_at, a.renewed_at, a.running_at, a.reported_at, a.start_deadline_at, j.cancel_requested_at,
+       n.dead_at AS node_dead_at, n.socket_open, a.exit, a.exit_code, a.signal, a.reason_detail, a.restore_failed,
+       EXISTS (SELECT FROM attempts t WHERE t.job_id = j.id AND t.node_id <> a.node_id AND t.exit = 'signalled' AND t.signal = a.signal)
+         AS same_signal_elsewhere
+FROM jobs j JOIN attempts a ON a.job_id = j.id JOIN nodes n ON n.id = a.node_id
+WHERE a.id = :id FOR UPDATE OF j, a
+""")
+
+# Whatever may be over; each is judged again under its locks by qubix.scheduling.model.overdue.
+_OVERDUE: Final = sa.text(f"""
+SELECT a.id FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN nodes n ON n.id = a.node_id
+WHERE a.state IN {_LIVE} AND a.reported_at IS NULL AND (
+    (a.state <> 'CREATED' AND a.renewed_at < clock_timestamp() - make_interval(secs => :ttl_s))
+    OR (a.state <> 'RUNNING' AND a.start_deadline_at < clock_timestamp())
+    OR (n.dead_at IS NOT NULL AND NOT n.socket_open)
+    OR (j.cancel_requested_at IS NOT NULL AND (a.state = 'CREATED' OR j.cancel_requested_at < clock_timestamp() - make_interval(secs => :cancel_s)))
+    OR a.running_at < clock_timestamp() - make_interval(secs => a.limit_ms / 1000.0 + :grace_s))
+ORDER BY a.id LIMIT :most
+""")  # noqa: S608  (a constant)
+
+_REPORTED: Final = sa.text(f"""
+SELECT a.id FROM attempts a WHERE a.state IN {_LIVE} AND a.reported_at IS NOT NULL ORDER BY a.reported_at LIMIT :most
+""")  # noqa: S608
+
+_END_ATTEMPT: Final = sa.text("""
+UPDATE attempts SET state = :state, fault = :fault, reason = :reason, reason_detail = :detail, counted = :counted,
+    ended_at = clock_timestamp() WHERE id = :id
+""")
+
+# What each attempt did, for the lines. A lost one counts up to the last sign of life; one that ended without a report, to its end.
+_USES: Final = sa.text("""
+SELECT a.id, p.owner_id, a.rate, a.limit_ms, a.state, a.fault, a.running_at, a.agent_ms, j.cancel_requested_at,
+       CASE WHEN a.state = 'LOST' THEN greatest(a.renewed_at, c.created_at) ELSE coalesce(a.reported_at, a.ended_at, clock_timestamp()) END AS until,
+       coalesce(c.ran_ms, 0) AS checkpoint_ms,
+       EXISTS (SELECT FROM attempts t WHERE t.restore_attempt_id = a.id AND t.restore_failed) AS restore_failed
+FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN providers p ON p.id = a.provider_id
+LEFT JOIN LATERAL (SELECT k.ran_ms, k.created_at FROM checkpoints k WHERE k.attempt_id = a.id ORDER BY k.n DESC LIMIT 1) c ON true
+WHERE a.job_id = :job ORDER BY a.number
+""")
+
+_CHARGE: Final = sa.text("""
+UPDATE attempts a SET charge = l.gross, metered_ms = l.ms
+FROM unnest(cast(:ids AS uuid[]), cast(:gross AS bigint[]), cast(:ms AS bigint[])) AS l (id, gross, ms)
+WHERE a.id = l.id AND a.ended_at IS NOT NULL AND (a.charge, a.metered_ms) IS DISTINCT FROM (l.gross, l.ms)
+""")
+
+# The newest checkpoint over all attempts, unless the one it belongs to is known not to restore.
+_RETRY: Final = sa.text("""
+UPDATE jobs j SET state = 'PENDING', pending_at = clock_timestamp(), wait_until = clock_timestamp() + make_interval(secs => j.wait_s),
+    operation = '', unplaceable = NULL, restore_attempt_id = c.attempt_id, restore_n = c.n
+FROM (SELECT 1) one LEFT JOIN LATERAL (
+    SELECT k.attempt_id, k.n FROM checkpoints k JOIN attempts a ON a.id = k.attempt_id
+    WHERE a.job_id = :id AND NOT EXISTS (SELECT FROM attempts t WHERE t.restore_attempt_id = k.attempt_id AND t.restore_failed AND t.resumed_from = k.n)
+    ORDER BY k.progress DESC, a.number DESC, k.n DESC LIMIT 1) c ON true
+WHERE j.id = :id
+""")
+
+_END_JOB: Final = sa.text("""
+UPDATE jobs SET state = :state, reason = :reason, reason_detail = :detail, ended_at = clock_timestamp(), operation = '',
+    progress = CASE WHEN :state = 'COMPLETED' THEN 100 ELSE progress END WHERE id = :id
+""")
+
+# A waiting job that will not run: cancelled, or nothing matched in time.
+_IDLE_ENDS: Final = sa.text("""
+SELECT id, owner_id, state, cancel_requested_at IS NOT NULL AS cancelled, unplaceable FROM jobs
+WHERE state = 'PENDING' AND (cancel_requested_at IS NOT NULL OR wait_until < clock_timestamp())
+   OR state IN ('DRAFT', 'QUOTED', 'AWAITING_FUNDS') AND cancel_requested_at IS NOT NULL
+ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
+""")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class IdleEnd:
+    """A job without an attempt that ends: `cancelled`, or else nothing matched in time."""
+
+    job_id: UUID
+    owner_id: UUID
+    state: JobState
+    cancelled: bool
+    unplaceable: dict[str, Any] | None
+
+
+class EndStore:
+    """Ends of attempts and jobs over one transaction's connection."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def lock(self, attempt_id: UUID) -> Live | None:
+        """The attempt under the locks of its node, its job and itself."""
+        if await self._connection.scalar(_LOCK_NODE, {"id": attempt_id}) is None:
+            return None
+        row = (await self._connection.execute(_LOCK, {"id": attempt_id})).one_or_none()
+        if row is None:
+            return None
+        values = dict(row._mapping)
+        return Live(
+            **{
+                **values,
+                "job_state": JobState(row.job_state),
+                "state": AttemptState(row.state),
+                "rate": Qu(row.rate),
+            }
+        )
+
+    async def reported(self, *, most: int) -> list[UUID]:
+        """Attempts whose end was reported and not concluded."""
+        return [row.id for row in await self._connection.execute(_REPORTED, {"most": most})]
+
+    async def overdue(self, rules: Rules, *, grace_s: float, most: int) -> list[UUID]:
+        """Attempts that may be over without a report."""
+        values = {"ttl_s": rules.lease_ttl_s, "cancel_s": rules.cancel_deadline_s, "grace_s": grace_s, "most": most}
+        return [row.id for row in await self._connection.execute(_OVERDUE, values)]
+
+    async def idle_ends(self, *, most: int) -> list[IdleEnd]:
+        """Jobs without an attempt that end now, locked."""
+        rows = await self._connection.execute(_IDLE_ENDS, {"most": most})
+        return [IdleEnd(r.id, r.owner_id, JobState(r.state), r.cancelled, r.unplaceable) for r in rows]
+
+    async def end_attempt(self, attempt_id: UUID, **values: Any) -> None:
+        """Write the terminal row (the parameters of `_END_ATTEMPT`)."""
+        await self._connection.execute(_END_ATTEMPT, {"id": attempt_id, **values})
+
+    async def uses(self, job_id: UUID) -> tuple[list[Use], Qu]:
+        """What each attempt of the job did, oldest first, and what its escrow was funded with."""
+        rows = await self._connection.execute(_USES, {"job": job_id})
+        uses = [
+            Use(
+                attempt=str(r.id),
+                payee=r.owner_id,
+                rate=Qu(r.rate),
+                limit_ms=r.limit_ms,
+                end=AttemptEnd(r.state) if AttemptState(r.state).final else AttemptEnd.ALIVE,
+                fault=Fault(r.fault) if r.fault else Fault.NONE,
+                running_at=r.running_at,
+                until=r.until,
+                agent_ms=r.agent_ms,
+                cancel_requested_at=r.cancel_requested_at,
+                checkpoint_ms=r.checkpoint_ms,
+                restore_failed=r.restore_failed,
+            )
+            for r in rows
+        ]
+        funded = await self._connection.scalar(sa.text("SELECT funded FROM escrows WHERE id = :job"), {"job": job_id})
+        return uses, Qu(int(funded or 0))
+
+    async def charge(self, lines: Sequence[Line]) -> None:
+        """Write what each ended attempt was metered for and costs."""
+        values = {
+            "ids": [UUID(line.line) for line in lines],
+            "gross": [line.gross for line in lines],
+            "ms": [line.metered_ms for line in lines],
+        }
+        await self._connection.execute(_CHARGE, values)
+
+    async def retry(self, job_id: UUID) -> None:
+        """The job waits again; its next attempt's checkpoint is chosen here."""
+        await self._connection.execute(_RETRY, {"id": job_id})
+
+    async def end_job(self, job_id: UUID, state: JobState, reason: str, detail: str) -> None:
+        """The job is final."""
+        await self._connection.execute(_END_JOB, {"id": job_id, "state": state.value, "reason": reason, "detail": detail})
+
+    async def renew_generation(self, node_id: UUID) -> None:
+        """The node's desired state has changed."""
+        await self._connection.execute(sa.text("UPDATE nodes SET generation = generation + 1 WHERE id = :id"), {"id": node_id})
+
+    async def beat(self, *, gap_max_s: float) -> float:
+        """Note that the sweeper is alive. A pause longer than `gap_max_s` is added to every lease, deadline and heartbeat.
+
+        Returns: the seconds that were added, 0 normally.
+        """
+        gap = await self._connection.scalar(
+            sa.text("""INSERT INTO sweeper_beats AS b (name, at) VALUES ('sweeper', clock_timestamp())
+                       ON CONFLICT (name) DO UPDATE SET at = clock_timestamp(), gap_s = extract(epoch FROM clock_timestamp() - b.at)
+                       RETURNING gap_s""")
+        )
+        if not gap or gap <= gap_max_s:
+            return 0.0
+        pause = {"gap_s": float(gap)}
+        await self._connection.execute(
+            sa.text("UPDATE nodes SET last_status_at = last_status_at + make_interval(secs => :gap_s) WHERE state = 'online'"), pause
+        )
+        await self._connection.execute(
+            sa.text(f"""UPDATE attempts SET renewed_at = renewed_at + make_interval(secs => :gap_s),
+                        start_deadline_at = start_deadline_at + make_interval(secs => :gap_s) WHERE state IN {_LIVE}"""),  # noqa: S608
+            pause,
+        )
+        await self._connection.execute(
+            sa.text("UPDATE jobs SET wait_until = wait_until + make_interval(secs => :gap_s) WHERE state = 'PENDING'"), pause
+        )
+        return float(gap)

@@ -1,0 +1,395 @@
+"""SQL of agent sessions and frames: who speaks for a node, what it may say about which attempt, and what it sent."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from qubix.agent.protocol import AliveAttempt, Artefact, AttemptSpec, Checkpoint, Desired, DesiredAttempt, Finished, Limits, Log
+from qubix.agent.protocol import InputFile as WireInput
+from qubix.agent.protocol import Restore as WireRestore
+from qubix.jobs.model import AttemptState, JobState
+
+_LIVE: Final = "('CREATED', 'ACCEPTED', 'RUNNING')"
+_UUIDS: Final = pg.ARRAY(pg.UUID(as_uuid=True))
+
+_OPEN: Final = sa.text("""
+UPDATE nodes SET session = :session, session_seq = 0, session_token_hash = :token_hash, socket_open = true, dead_at = NULL,
+    last_status_at = clock_timestamp() WHERE id = :node RETURNING generation
+""")
+
+_STATUS: Final = sa.text("""
+UPDATE nodes SET session_seq = :seq, generation_seen = greatest(generation_seen, :seen), last_status_at = clock_timestamp(), socket_open = true,
+    state = CASE WHEN state IN ('registering', 'offline') THEN 'online' ELSE state END
+WHERE id = :node
+""")
+
+# A status renews exactly the attempts that it names with their fences, while they live. Its node's row is locked already.
+_RENEW: Final = sa.text(f"""
+UPDATE attempts a SET renewed_at = clock_timestamp() FROM unnest(cast(:ids AS uuid[]), cast(:fences AS bigint[])) AS s (id, fence)
+WHERE a.id = s.id AND a.fence = s.fence AND a.node_id = :node AND a.state IN {_LIVE} RETURNING a.id
+""")  # noqa: S608  (a constant)
+
+# One statement, so generation and attempts are of one moment. What was cancelled or has reported its end is not desired.
+_DESIRED: Final = sa.text(f"""
+SELECT n.session, n.generation, a.id, a.fence, a.device_uuids, a.limit_ms, j.kind, j.params, j.needs, j.limits, j.progress, c.n, c.sha256, c.size,
+       (SELECT coalesce(jsonb_agg(jsonb_build_object('name', i.name, 'sha256', i.sha256, 'size', i.size) ORDER BY i.name), '[]')
+        FROM job_inputs i WHERE i.job_id = j.id) AS inputs
+FROM nodes n
+LEFT JOIN (attempts a JOIN jobs j ON j.id = a.job_id)
+  ON a.node_id = n.id AND a.state IN {_LIVE} AND a.reported_at IS NULL AND j.cancel_requested_at IS NULL AND a.fence = j.fence
+LEFT JOIN checkpoints c ON c.attempt_id = a.restore_attempt_id AND c.n = a.resumed_from
+WHERE n.id = :node ORDER BY a.id
+""")  # noqa: S608
+
+# The job's row is locked before the attempt's; a frame of an old session finds nothing.
+_SEEN: Final = """
+SELECT a.id AS attempt_id, a.job_id, a.node_id, a.provider_id, a.state, j.state AS job_state, a.fence = j.fence AS fenced, a.limit_ms, a.number,
+       a.reported_at IS NOT NULL AS reported, j.cancel_requested_at IS NOT NULL AS cancelled, j.limits, j.progress,
+       e.state = 'LOCKED' AS funded
+FROM jobs j JOIN attempts a ON a.job_id = j.id JOIN nodes n ON n.id = a.node_id LEFT JOIN escrows e ON e.id = j.id
+WHERE a.id = :attempt AND a.fence = :fence AND a.node_id = :node AND n.session = :session
+"""
+_LOCKED: Final = sa.text(_SEEN + " FOR UPDATE OF j, a")
+_PEEK: Final = sa.text(_SEEN)
+
+# Time to fetch the inputs and the checkpoint over a slow link is added to the deadline; it costs the consumer nothing.
+_ACCEPT: Final = sa.text("""
+UPDATE attempts a SET state = 'ACCEPTED', accepted_at = clock_timestamp(), renewed_at = clock_timestamp(),
+    start_deadline_at = clock_timestamp() + make_interval(secs => :deadline_s + (
+        (SELECT coalesce(sum(i.size), 0) FROM job_inputs i WHERE i.job_id = a.job_id)
+        + (SELECT coalesce(sum(c.size), 0) FROM checkpoints c WHERE c.attempt_id = a.restore_attempt_id AND c.n = a.resumed_from))::float8 / :bytes_per_s)
+WHERE a.id = :id
+""")
+
+_FINISHED: Final = sa.text("""
+UPDATE attempts SET reported_at = clock_timestamp(), exit = :exit, exit_code = :exit_code, signal = :signal, reason_detail = :detail,
+    agent_ms = :agent_ms, restore_failed = :restore_failed WHERE id = :id AND reported_at IS NULL
+""")
+
+# Per stream, where the text stops being contiguous from 0.
+_LOG_ENDS: Final = sa.text("""
+SELECT stream, min(reached) FILTER (WHERE next IS NULL OR next > reached) AS reached FROM (
+    SELECT stream, max("offset" + octet_length(text)) OVER w AS reached, lead("offset") OVER w AS next, min("offset") OVER (PARTITION BY stream) AS first
+    FROM log_chunks WHERE attempt_id = :id WINDOW w AS (PARTITION BY stream ORDER BY "offset")) s
+WHERE first = 0 GROUP BY stream
+""")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A node's session, locked."""
+
+    public_key: bytes
+    state: str
+    session: UUID | None
+    session_seq: int
+    generation: int
+    provider_id: UUID
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeTopics:
+    """Who hears of a node's devices. Args: jobs, by device UUID."""
+
+    provider_id: UUID
+    jobs: dict[str, list[UUID]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spoken:
+    """The attempt that a frame of the node's current session speaks of."""
+
+    attempt_id: UUID
+    job_id: UUID
+    node_id: UUID
+    provider_id: UUID
+    state: AttemptState
+    job_state: JobState
+    number: int
+    fenced: bool
+    reported: bool
+    cancelled: bool
+    funded: bool
+    limit_ms: int
+    limits: Limits
+    progress: float
+
+    @property
+    def live(self) -> bool:
+        """Neither over nor fenced off."""
+        return self.fenced and not self.state.final
+
+
+class FrameStore:
+    """Sessions and frames over one transaction's connection."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    # -- sessions --
+
+    async def lock_node(self, node_id: UUID) -> NodeRow | None:
+        """The node's session row, locked."""
+        row = (
+            await self._connection.execute(
+                sa.text("""SELECT public_key, state, session, session_seq, generation, provider_id, name FROM nodes
+                           WHERE id = :id FOR UPDATE"""),
+                {"id": node_id},
+            )
+        ).one_or_none()
+        return None if row is None else NodeRow(bytes(row.public_key), *row[1:])
+
+    async def open_session(self, node_id: UUID, session: UUID, token_hash: bytes) -> None:
+        """This session speaks for the node from now on."""
+        await self._connection.execute(_OPEN, {"node": node_id, "session": session, "token_hash": token_hash})
+
+    async def close_socket(self, node_id: UUID, session: UUID) -> bool:
+        """The session's socket is gone. Returns False when another session is current."""
+        rows = await self._connection.execute(
+            sa.text("UPDATE nodes SET socket_open = false WHERE id = :node AND session = :session"), {"node": node_id, "session": session}
+        )
+        return rows.rowcount > 0
+
+    async def by_token(self, token_hash: bytes) -> tuple[UUID, UUID] | None:
+        """(node, session) of a session's token."""
+        row = (
+            await self._connection.execute(
+                sa.text("SELECT id, session FROM nodes WHERE session_token_hash = :hash AND session IS NOT NULL"), {"hash": token_hash}
+            )
+        ).one_or_none()
+        return None if row is None else (row.id, row.session)
+
+    async def note_status(self, node_id: UUID, *, seq: int, seen: int) -> None:
+        """The node is alive and has seen this generation."""
+        await self._connection.execute(_STATUS, {"node": node_id, "seq": seq, "seen": seen})
+
+    async def renew(self, node_id: UUID, alive: Sequence[AliveAttempt]) -> set[UUID]:
+        """Renew the leases of these attempts; returns those that live."""
+        values = {"node": node_id, "ids": [a.id for a in alive], "fences": [a.fence for a in alive]}
+        return {row.id for row in await self._connection.execute(_RENEW, values)}
+
+    async def desired(self, node_id: UUID) -> Desired | None:
+        """The node's desired state; None while it has no session."""
+        rows = (await self._connection.execute(_DESIRED, {"node": node_id})).all()
+        if not rows or rows[0].session is None:
+            return None
+        attempts = tuple(_desired_attempt(row) for row in rows if row.id is not None)
+        return Desired(session=rows[0].session, generation=rows[0].generation, attempts=attempts)
+
+    async def session(self, node_id: UUID) -> UUID | None:
+        """The session that speaks for the node."""
+        found: UUID | None = await self._connection.scalar(sa.text("SELECT session FROM nodes WHERE id = :id"), {"id": node_id})
+        return found
+
+    async def node_topics(self, node_id: UUID) -> NodeTopics:
+        """Who is told of the node's measurements: its provider, and per device the jobs that run on it."""
+        rows = (
+            await self._connection.execute(
+                sa.text(f"""SELECT n.provider_id, a.job_id, a.device_uuids FROM nodes n
+                            LEFT JOIN attempts a ON a.node_id = n.id AND a.state IN {_LIVE} WHERE n.id = :id"""),  # noqa: S608
+                {"id": node_id},
+            )
+        ).all()
+        jobs: dict[str, list[UUID]] = {}
+        for row in rows:
+            for device in row.device_uuids or ():
+                jobs.setdefault(device, []).append(row.job_id)
+        return NodeTopics(rows[0].provider_id if rows else node_id, jobs)
+
+    # -- frames --
+
+    async def lock_attempt(self, node_id: UUID, session: UUID, attempt_id: UUID, fence: int) -> Spoken | None:
+        """The attempt and its job, locked; None for another node's, another fence, or a session that is over."""
+        return await self._spoken(_LOCKED, node_id, session, attempt_id, fence)
+
+    async def peek_attempt(self, node_id: UUID, session: UUID, attempt_id: UUID, fence: int) -> Spoken | None:
+        """The same without a lock, for what changes neither job nor attempt."""
+        return await self._spoken(_PEEK, node_id, session, attempt_id, fence)
+
+    async def _spoken(self, statement: sa.TextClause, node_id: UUID, session: UUID, attempt_id: UUID, fence: int) -> Spoken | None:
+        values = {"attempt": attempt_id, "fence": fence, "node": node_id, "session": session}
+        row = (await self._connection.execute(statement, values)).one_or_none()
+        if row is None:
+            return None
+        return Spoken(
+            row.attempt_id,
+            row.job_id,
+            row.node_id,
+            row.provider_id,
+            AttemptState(row.state),
+            JobState(row.job_state),
+            row.number,
+            row.fenced,
+            row.reported,
+            row.cancelled,
+            bool(row.funded),
+            row.limit_ms,
+            Limits(**row.limits),
+            row.progress,
+        )
+
+    async def accept(self, attempt_id: UUID, *, deadline_s: float, bytes_per_s: int) -> None:
+        """CREATED → ACCEPTED; the attempt must be running before its start deadline."""
+        await self._connection.execute(_ACCEPT, {"id": attempt_id, "deadline_s": deadline_s, "bytes_per_s": float(bytes_per_s)})
+
+    async def decline(self, attempt_id: UUID, reason: str) -> None:
+        """The node cannot start it; the controller ends it."""
+        await self._connection.execute(
+            sa.text("""UPDATE attempts SET reported_at = clock_timestamp(), exit = 'declined', reason_detail = :reason
+                       WHERE id = :id AND reported_at IS NULL"""),
+            {"id": attempt_id, "reason": reason[:2000]},
+        )
+
+    async def run(self, attempt_id: UUID, job_id: UUID) -> None:
+        """ACCEPTED → RUNNING: metering starts by this clock."""
+        await self._connection.execute(
+            sa.text("UPDATE attempts SET state = 'RUNNING', running_at = clock_timestamp(), renewed_at = clock_timestamp() WHERE id = :id"),
+            {"id": attempt_id},
+        )
+        await self._connection.execute(
+            sa.text("UPDATE jobs SET state = 'RUNNING', started_at = coalesce(started_at, clock_timestamp()) WHERE id = :id"),
+            {"id": job_id},
+        )
+
+    async def progress(self, spoken: Spoken, *, attempt_pct: float, job_pct: float, operation: str) -> None:
+        """The highest progress reached, and what it is doing."""
+        await self._connection.execute(
+            sa.text("UPDATE jobs SET progress = greatest(progress, :pct), operation = :operation WHERE id = :id AND state = 'RUNNING'"),
+            {"id": spoken.job_id, "pct": job_pct, "operation": operation},
+        )
+        await self._connection.execute(
+            sa.text("UPDATE attempts SET progress = greatest(progress, :pct) WHERE id = :id"), {"id": spoken.attempt_id, "pct": attempt_pct}
+        )
+
+    async def add_logs(self, frames: Sequence[Log]) -> None:
+        """Store pieces of logs; a repeat changes nothing. PostgreSQL's text holds no NUL, so it becomes '?' (one byte as well)."""
+        await self._connection.execute(
+            sa.text("""INSERT INTO log_chunks (attempt_id, stream, "offset", text, node_at)
+                       VALUES (:attempt, :stream, :offset, :text, to_timestamp(:node_at)) ON CONFLICT DO NOTHING"""),
+            [
+                {
+                    "attempt": f.attempt,
+                    "stream": f.stream.value,
+                    "offset": f.offset,
+                    "text": f.text.replace("\0", "?"),
+                    "node_at": min(max(f.node_at, 0.0), 1e11),
+                }
+                for f in frames
+            ],
+        )
+
+    async def blob_size(self, sha256: str) -> int | None:
+        """The size of stored bytes, their row locked against collection; None when they have not arrived."""
+        size: int | None = await self._connection.scalar(
+            sa.text("UPDATE blobs SET unreferenced_since = clock_timestamp() WHERE sha256 = :sha256 RETURNING size"), {"sha256": sha256}
+        )
+        return size
+
+    async def add_checkpoint(self, frame: Checkpoint) -> None:
+        """Refer to a checkpoint's bytes; a repeat changes nothing."""
+        await self._connection.execute(
+            sa.text("""INSERT INTO checkpoints (attempt_id, n, sha256, size, progress, ran_ms)
+                       VALUES (:attempt, :n, :sha256, :size, :progress, :ran_ms) ON CONFLICT DO NOTHING"""),
+            {
+                "attempt": frame.attempt,
+                "n": frame.number,
+                "sha256": frame.sha256,
+                "size": frame.size,
+                "progress": frame.pct,
+                "ran_ms": frame.ran_ms,
+            },
+        )
+
+    async def add_artefact(self, frame: Artefact, job_id: UUID) -> None:
+        """Refer to an artefact's bytes; a repeat changes nothing."""
+        await self._connection.execute(
+            sa.text("""INSERT INTO artefacts (attempt_id, job_id, name, sha256, size)
+                       VALUES (:attempt, :job, :name, :sha256, :size) ON CONFLICT DO NOTHING"""),
+            {"attempt": frame.attempt, "job": job_id, "name": frame.name, "sha256": frame.sha256, "size": frame.size},
+        )
+
+    async def received(self, attempt_id: UUID) -> tuple[dict[str, int], set[int], set[str]]:
+        """What has arrived: per stream the end of its contiguous text, the checkpoints, the artefacts."""
+        logs = {row.stream: int(row.reached or 0) for row in await self._connection.execute(_LOG_ENDS, {"id": attempt_id})}
+        checkpoints = {
+            row.n for row in await self._connection.execute(sa.text("SELECT n FROM checkpoints WHERE attempt_id = :id"), {"id": attempt_id})
+        }
+        artefacts = {
+            row.name
+            for row in await self._connection.execute(sa.text("SELECT name FROM artefacts WHERE attempt_id = :id"), {"id": attempt_id})
+        }
+        return logs, checkpoints, artefacts
+
+    async def finish(self, frame: Finished) -> None:
+        """Store the report; the controller concludes."""
+        await self._connection.execute(
+            _FINISHED,
+            {
+                "id": frame.attempt,
+                "exit": frame.exit.value,
+                "exit_code": frame.exit_code,
+                "signal": frame.signal,
+                "detail": frame.detail.replace("\0", "?"),
+                "agent_ms": frame.agent_ms,
+                "restore_failed": frame.restore_failed,
+            },
+        )
+
+    async def stored_bytes(self, attempt_id: UUID) -> int:
+        """How many bytes the attempt has stored as checkpoints and artefacts."""
+        return int(
+            await self._connection.scalar(
+                sa.text("""SELECT (SELECT coalesce(sum(size), 0) FROM artefacts WHERE attempt_id = :id)
+                                + (SELECT coalesce(sum(size), 0) FROM checkpoints WHERE attempt_id = :id)"""),
+                {"id": attempt_id},
+            )
+            or 0
+        )
+
+    async def input(self, job_id: UUID, name: str) -> WireInput | None:
+        """One input of a job."""
+        row = (
+            await self._connection.execute(
+                sa.text("SELECT name, sha256, size FROM job_inputs WHERE job_id = :job AND name = :name"), {"job": job_id, "name": name}
+            )
+        ).one_or_none()
+        return None if row is None else WireInput(name=row.name, sha256=row.sha256, size=row.size)
+
+    async def restore(self, attempt_id: UUID) -> WireRestore | None:
+        """The checkpoint that an attempt resumes from."""
+        row = (
+            await self._connection.execute(
+                sa.text("""SELECT c.n, c.sha256, c.size FROM attempts a JOIN checkpoints c ON c.attempt_id = a.restore_attempt_id
+                           AND c.n = a.resumed_from WHERE a.id = :id"""),
+                {"id": attempt_id},
+            )
+        ).one_or_none()
+        return None if row is None else WireRestore(number=row.n, sha256=row.sha256, size=row.size)
+
+
+def _desired_attempt(row: sa.Row[Any]) -> DesiredAttempt:
+    needs = row.needs
+    return DesiredAttempt(
+        id=row.id,
+        fence=row.fence,
+        devices=tuple(row.device_uuids),
+        limit_ms=row.limit_ms,
+        spec=AttemptSpec(
+            kind=row.kind,
+            params=row.params,
+            gpus=len(row.device_uuids),
+            vram_bytes=int(needs.get("vram_bytes", 0)),
+            inputs=tuple(WireInput(**item) for item in row.inputs),
+            restore=None if row.sha256 is None else WireRestore(number=row.n, sha256=row.sha256, size=row.size),
+            limits=Limits(**row.limits),
+            progress_from=row.progress,
+        ),
+    )

@@ -1,0 +1,342 @@
+"""Frames of attempts: what a node's current session says of an attempt that is its own and not fenced off.
+
+Each answer is sent after the transaction has committed; durable frames are acknowledged by it, so a resend is harmless.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from qubix.agent.protocol import (
+    Accept,
+    Ack,
+    Artefact,
+    Checkpoint,
+    Decline,
+    Down,
+    Exit,
+    Finished,
+    Grant,
+    InputFile,
+    Log,
+    Metrics,
+    Missing,
+    NodeSample,
+    Progress,
+    Restore,
+    Running,
+    Status,
+    Stop,
+    Up,
+)
+from qubix.jobs import news
+from qubix.jobs.model import AttemptState, AttemptStep, JobState, JobStep, attempt_after, job_after, progress_after
+from qubix.kernel.clock import Clock
+from qubix.kernel.errors import Conflict, Invalid, NotFound
+from qubix.kernel.events import Event, EventType
+from qubix.live.hub import Volatile
+from qubix.scheduling.model import INPUT_BYTES_PER_S, Rules
+from qubix.scheduling.sessions import SessionOver
+
+if TYPE_CHECKING:
+    from qubix.jobs.blobs import Blob
+    from qubix.jobs.store import JobStore
+    from qubix.providers.service import ProvidersService
+    from qubix.scheduling.frame_store import FrameStore, Spoken
+    from qubix.scheduling.sessions import SessionsService
+
+Named = Accept | Decline | Progress | Running | Checkpoint | Artefact | Finished
+WITHOUT_RUNNING: Final = frozenset({Exit.SANDBOX_FAILED, Exit.INPUT_FAILED, Exit.STOPPED})
+"""Ends that an attempt may report without ever having run."""
+MISSING_MAX: Final = 200
+
+
+class StaleAttempt(Conflict):
+    """The attempt is fenced off, over, or another node's."""
+
+    code = "stale_attempt"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Received:
+    """What to do after the commit: frames for the agent, volatile messages for the live hub."""
+
+    answers: tuple[Down, ...] = ()
+    live: tuple[Volatile, ...] = ()
+
+
+class FramesService:
+    """Takes frames, and says who may send or fetch which bytes.
+
+    Args: store, jobs and providers over the transaction's connection; sessions; clock, stamps volatile messages; tell, adds
+        an event; wake, after the commit.
+    """
+
+    def __init__(
+        self,
+        store: FrameStore,
+        *,
+        sessions: SessionsService,
+        jobs: JobStore,
+        providers: ProvidersService,
+        clock: Clock,
+        tell: Callable[[Event], None],
+        wake: Callable[[str, str], None],
+        rules: Rules,
+    ) -> None:
+        self._store = store
+        self._sessions = sessions
+        self._jobs = jobs
+        self._providers = providers
+        self._clock = clock
+        self._tell = tell
+        self._wake = wake
+        self._rules = rules
+
+    async def receive(self, node_id: UUID, frame: Up) -> Received:
+        """Take one frame of the node. Raises: SessionOver when another session speaks for it."""
+        return await self.receive_many(node_id, [frame])
+
+    async def receive_many(self, node_id: UUID, frames: Sequence[Up]) -> Received:
+        """Take frames that arrived together, in their order, in one transaction; neighbouring log frames are stored as one batch.
+
+        Raises: SessionOver; then nothing of the batch counts.
+        """
+        answers: list[Down] = []
+        live: list[Volatile] = []
+        logs: list[Log] = []
+        for frame in frames:
+            if isinstance(frame, Log):
+                logs.append(frame)
+                continue
+            if logs:
+                await self._logs(node_id, logs, answers, live)
+                logs = []
+            await self._one(node_id, frame, answers, live)
+        if logs:
+            await self._logs(node_id, logs, answers, live)
+        return Received(tuple(answers), tuple(live))
+
+    async def _one(self, node_id: UUID, frame: Up, answers: list[Down], live: list[Volatile]) -> None:
+        match frame:
+            case Status():
+                answers += await self._sessions.status(node_id, frame)
+                if frame.sample is not None:
+                    live += await self._samples(node_id, frame.sample)
+            case Metrics():
+                await self._current(node_id, frame.session)
+                await self._providers.record_sample(node_id, frame.sample)
+                live += await self._samples(node_id, frame.sample)
+            case Accept() | Decline() | Progress() | Running() | Checkpoint() | Artefact() | Finished():
+                answers += await self._named(node_id, frame, live)
+            case _:
+                raise Invalid("a session is opened once", next_step="connect anew")
+
+    async def _named(self, node_id: UUID, frame: Named, live: list[Volatile]) -> list[Down]:
+        spoken = await self._store.lock_attempt(node_id, frame.session, frame.attempt, frame.fence)
+        if spoken is None or not spoken.live:
+            await self._current(node_id, frame.session)
+            return [_stop(frame, "this attempt is over")]
+        match frame:
+            case Accept():
+                return await self._accept(spoken, frame)
+            case Decline():
+                return await self._decline(spoken, frame)
+            case Progress():
+                return await self._progress(spoken, frame, live)
+            case Running():
+                return await self._running(spoken, frame)
+            case Checkpoint():
+                return await self._checkpoint(spoken, frame)
+            case Artefact():
+                return await self._artefact(spoken, frame)
+            case Finished():
+                return await self._finished(spoken, frame)
+
+    async def _accept(self, spoken: Spoken, frame: Accept) -> list[Down]:
+        if spoken.cancelled or spoken.reported or not spoken.funded:
+            return [_stop(frame, "it is not wanted any more")]
+        if spoken.state is AttemptState.CREATED:
+            attempt_after(spoken.state, AttemptStep.ACCEPT)
+            await self._store.accept(spoken.attempt_id, deadline_s=self._rules.run_deadline_s, bytes_per_s=INPUT_BYTES_PER_S)
+        elif spoken.state is not AttemptState.ACCEPTED:
+            return [_stop(frame, "it was started already")]
+        return [Grant(attempt=frame.attempt, fence=frame.fence, limit_ms=spoken.limit_ms)]
+
+    async def _decline(self, spoken: Spoken, frame: Decline) -> list[Down]:
+        if spoken.state is not AttemptState.RUNNING and not spoken.reported:
+            await self._store.decline(spoken.attempt_id, frame.reason.replace("\0", "?"))
+            self._wake("jobs", "")
+        return [_stop(frame, "declined")]
+
+    async def _running(self, spoken: Spoken, frame: Running) -> list[Down]:
+        if spoken.state is AttemptState.CREATED:
+            return [_stop(frame, "it was never accepted")]
+        if spoken.state is AttemptState.ACCEPTED:
+            attempt_after(spoken.state, AttemptStep.RUN)
+            after = job_after(spoken.job_state, JobStep.RUN)
+            await self._store.run(spoken.attempt_id, spoken.job_id)
+            members = {"attempt": spoken.number, "attempt_id": str(spoken.attempt_id), "node_id": str(spoken.node_id)}
+            self._tell(news.status_changed(spoken.job_id, after, provider_id=spoken.provider_id, **members))
+        return [Ack(key=frame.key)]
+
+    async def _progress(self, spoken: Spoken, frame: Progress, live: list[Volatile]) -> list[Down]:
+        if spoken.job_state is not JobState.RUNNING or spoken.reported:
+            return []
+        pct = progress_after(spoken.progress, frame.pct)
+        operation = frame.operation.replace("\0", "?")
+        await self._store.progress(spoken, attempt_pct=progress_after(0.0, frame.pct), job_pct=pct, operation=operation)
+        members = {
+            "job_id": str(spoken.job_id),
+            "attempt": spoken.number,
+            "progress": pct,
+            "operation": operation,
+            "node_at": frame.node_at,
+        }
+        live.append(self._volatile(EventType.JOB_PROGRESS, spoken, f"progress:{spoken.attempt_id}", members))
+        return []
+
+    async def _checkpoint(self, spoken: Spoken, frame: Checkpoint) -> list[Down]:
+        if spoken.state is not AttemptState.RUNNING:
+            return [_stop(frame, "it is not running")]
+        if await self._store.blob_size(frame.sha256) != frame.size:
+            return [Missing(attempt=frame.attempt, keys=(frame.key,))]
+        await self._store.add_checkpoint(frame)
+        return [Ack(key=frame.key)]
+
+    async def _artefact(self, spoken: Spoken, frame: Artefact) -> list[Down]:
+        if spoken.state is not AttemptState.RUNNING:
+            return [_stop(frame, "it is not running")]
+        if _presentable(frame.name):
+            if await self._store.blob_size(frame.sha256) != frame.size:
+                return [Missing(attempt=frame.attempt, keys=(frame.key,))]
+            await self._store.add_artefact(frame, spoken.job_id)
+        return [Ack(key=frame.key)]
+
+    async def _finished(self, spoken: Spoken, frame: Finished) -> list[Down]:
+        if spoken.reported:
+            return [Ack(key=frame.key)]
+        missing = await self._missing(spoken, frame)
+        if missing:
+            return [Missing(attempt=frame.attempt, keys=tuple(missing[:MISSING_MAX]))]
+        await self._store.finish(frame)
+        self._wake("jobs", "")
+        return [Ack(key=frame.key)]
+
+    async def _missing(self, spoken: Spoken, frame: Finished) -> list[str]:
+        keys: list[str] = []
+        if spoken.state is not AttemptState.RUNNING:
+            if frame.exit in WITHOUT_RUNNING:
+                return keys
+            keys.append(f"{frame.attempt}/running")
+        logs, checkpoints, artefacts = await self._store.received(spoken.attempt_id)
+        most = spoken.limits.log_bytes_max
+        keys += [
+            f"{frame.attempt}/log/{stream}/{logs.get(stream, 0)}"
+            for stream, end in sorted(frame.log_ends.items())
+            if logs.get(stream, 0) < min(end, most)
+        ]
+        keys += [f"{frame.attempt}/checkpoint/{n}" for n in frame.checkpoints if n not in checkpoints]
+        keys += [f"{frame.attempt}/artefact/{name}" for name in frame.artefacts if _presentable(name) and name not in artefacts]
+        return keys
+
+    async def _logs(self, node_id: UUID, frames: Sequence[Log], answers: list[Down], live: list[Volatile]) -> None:
+        stored: list[Log] = []
+        known: dict[tuple[UUID, int, UUID], Spoken | None] = {}
+        for frame in frames:
+            name = (frame.attempt, frame.fence, frame.session)
+            if name not in known:
+                known[name] = await self._store.peek_attempt(node_id, frame.session, frame.attempt, frame.fence)
+                if known[name] is None:
+                    await self._current(node_id, frame.session)
+            spoken = known[name]
+            if spoken is None or not spoken.live or spoken.state is AttemptState.CREATED:
+                answers.append(_stop(frame, "this attempt is over"))
+                continue
+            answers.append(Ack(key=frame.key))
+            if frame.offset >= spoken.limits.log_bytes_max:
+                continue
+            stored.append(frame)
+            members = {
+                "attempt": spoken.number,
+                "stream": frame.stream,
+                "offset": frame.offset,
+                "text": frame.text,
+                "node_at": frame.node_at,
+            }
+            live.append(self._volatile(EventType.JOB_LOG, spoken, f"log:{spoken.attempt_id}/{frame.stream}", members))
+        if stored:
+            await self._store.add_logs(stored)
+
+    async def _samples(self, node_id: UUID, sample: NodeSample) -> list[Volatile]:
+        node = await self._store.node_topics(node_id)
+        return [
+            Volatile(
+                type=EventType.GPU_METRICS_UPDATE,
+                topics=(f"provider:{node.provider_id}", *(f"job:{job}" for job in node.jobs.get(device.uuid, ()))),
+                subject=f"device:{device.uuid}",
+                payload={
+                    "node_id": str(node_id),
+                    "node_at": sample.node_at,
+                    "cpu_pct": sample.cpu_pct,
+                    "ram_used_bytes": sample.ram_used_bytes,
+                    **device.model_dump(),
+                },
+                at=self._clock.now().timestamp(),
+            )
+            for device in sample.devices
+        ]
+
+    async def _current(self, node_id: UUID, session: UUID) -> None:
+        if await self._store.session(node_id) != session:
+            raise SessionOver("another session speaks for this node", next_step="connect anew")
+
+    def _volatile(self, kind: EventType, spoken: Spoken, subject: str, members: dict[str, Any]) -> Volatile:
+        return Volatile(kind, (f"job:{spoken.job_id}",), subject, {"job_id": str(spoken.job_id), **members}, self._clock.now().timestamp())
+
+    # -- bytes beside the socket --
+
+    async def put_limit(self, token: str, attempt_id: UUID, fence: int) -> int:
+        """How many bytes the attempt may still store. Raises: Unauthenticated; StaleAttempt."""
+        spoken = await self._spoken(token, attempt_id, fence)
+        return max(0, spoken.limits.disk_bytes - await self._store.stored_bytes(attempt_id))
+
+    async def stored(self, token: str, attempt_id: UUID, fence: int, blob: Blob) -> None:
+        """Note bytes that the attempt has put into the blob store; its frame may refer to them now. Raises: as put_limit."""
+        await self._spoken(token, attempt_id, fence)
+        await self._jobs.keep_blob(blob)
+
+    async def input(self, token: str, attempt_id: UUID, fence: int, name: str) -> InputFile:
+        """An input that the attempt may fetch. Raises: Unauthenticated; StaleAttempt; NotFound."""
+        spoken = await self._spoken(token, attempt_id, fence)
+        found = await self._store.input(spoken.job_id, name)
+        if found is None:
+            raise NotFound(f"the job has no input {name!r}")
+        return found
+
+    async def checkpoint(self, token: str, attempt_id: UUID, fence: int) -> Restore:
+        """The checkpoint that the attempt resumes from. Raises: Unauthenticated; StaleAttempt; NotFound."""
+        await self._spoken(token, attempt_id, fence)
+        found = await self._store.restore(attempt_id)
+        if found is None:
+            raise NotFound("this attempt starts from the beginning")
+        return found
+
+    async def _spoken(self, token: str, attempt_id: UUID, fence: int) -> Spoken:
+        node_id, session = await self._sessions.authenticate(token)
+        spoken = await self._store.peek_attempt(node_id, session, attempt_id, fence)
+        if spoken is None or not spoken.live:
+            raise StaleAttempt("this attempt is over", next_step="kill it and forget it")
+        return spoken
+
+
+def _stop(frame: Named | Log, reason: str) -> Stop:
+    return Stop(attempt=frame.attempt, fence=frame.fence, reason=reason)
+
+
+def _presentable(name: str) -> bool:
+    """Whether an artefact's name may be stored and shown; the agent collects no other, so one comes from a broken agent."""
+    return name.isprintable() and not name.startswith("/") and ".." not in name.split("/")
