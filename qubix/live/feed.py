@@ -154,8 +154,11 @@ class Feed:
                 events = await reader.matching(list(by_name), after=position, upto=upto, limit=BATCH_MAX)
             for event in events:
                 self._send(outlet, event.position, [by_name[name].shown for name in event.topics if name in by_name], _tail(event))
-            position = upto if len(events) < BATCH_MAX else events[-1].position
-            await outlet.drained()
+            if len(events) == BATCH_MAX:
+                position = events[-1].position
+                await outlet.drained()
+            else:
+                position = upto
         # No await between the comparison above and this: what comes later is delivered by the loop.
         for topic in topics:
             self._by_topic.setdefault(topic.name, {})[outlet] = _Subscription(topic, position)

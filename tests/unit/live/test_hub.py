@@ -1,0 +1,85 @@
+"""Volatile messages within a replica and between replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+from qubix.kernel.events import EventType
+from qubix.live.hub import RING_MAX, Batch, Board, LiveHub, LocalRelay, Volatile
+from qubix.live.outlet import Outlet
+
+
+def sample(n: int, *, topic: str = "provider:1", subject: str = "device:a") -> Volatile:
+    return Volatile(EventType.GPU_METRICS_UPDATE, (topic,), subject, {"n": n}, float(n))
+
+
+class AwayRelay:
+    """A relay whose process has ended."""
+
+    async def push(self, origin: str, messages: Sequence[Volatile]) -> None:
+        raise ConnectionError
+
+    async def pull(self, after: int, wait_s: float) -> tuple[int, list[Batch]]:
+        raise ConnectionError
+
+    async def recent(self, topic: str) -> list[Volatile]:
+        raise ConnectionError
+
+
+async def test_a_local_client_has_a_message_without_waiting_for_the_relay() -> None:
+    hub, outlet = LiveHub("a", AwayRelay()), Outlet()
+    hub.attach(outlet, "provider:1", "provider:1")
+    hub.publish([sample(1)])
+    (text,) = await outlet.take()
+    assert json.loads(text) == {"t": "live", "topic": "provider:1", "event": "GPU_METRICS_UPDATE", "at": 1.0, "payload": {"n": 1}}
+    assert await hub.recent("provider:1") == []
+
+
+async def test_a_message_reaches_the_other_replica_once_and_does_not_come_back() -> None:
+    relay = LocalRelay()
+    hubs = [LiveHub("a", relay), LiveHub("b", relay)]
+    outlets = [Outlet(), Outlet()]
+    loops = [asyncio.create_task(hub.run()) for hub in hubs]
+    await asyncio.sleep(0)
+    for hub, outlet in zip(hubs, outlets, strict=True):
+        hub.attach(outlet, "provider:1", "provider:1")
+    await asyncio.sleep(0.01)
+    hubs[0].publish([sample(1)])
+    for outlet in outlets:
+        assert len(await asyncio.wait_for(outlet.take(), 1)) == 1
+    hubs[1].publish([sample(2)])
+    assert len(await asyncio.wait_for(outlets[0].take(), 1)) == 1
+    for loop in loops:
+        loop.cancel()
+    await asyncio.gather(*loops, return_exceptions=True)
+
+
+async def test_the_board_keeps_the_last_sixty_samples_of_each_subject() -> None:
+    board = Board()
+    for n in range(100):
+        await board.push("a", [sample(n), sample(n, subject="device:b")])
+    recent = await board.recent("provider:1")
+    assert len(recent) == 2 * RING_MAX
+    assert [message.payload["n"] for message in recent if message.subject == "device:a"] == list(range(40, 100))
+    assert await board.recent("provider:2") == []
+
+
+async def test_a_reader_that_starts_now_gets_only_what_comes() -> None:
+    board = Board()
+    await board.push("a", [sample(1)])
+    cursor, batches = await board.pull(-1, 0.01)
+    assert batches == []
+    await board.push("a", [sample(2)])
+    _, batches = await board.pull(cursor, 0.01)
+    assert [message.payload["n"] for _, messages in batches for message in messages] == [2]
+
+
+async def test_a_detached_outlet_hears_nothing() -> None:
+    hub, outlet = LiveHub("a", LocalRelay()), Outlet()
+    hub.attach(outlet, "provider:1", "provider:1")
+    hub.detach(outlet)
+    hub.publish([sample(1)])
+    outlet.offer_durable("end")
+    assert await outlet.take() == ["end"]
