@@ -10,21 +10,41 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
 from functools import cached_property
-from typing import Any
+from importlib.metadata import version
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+import qubix
+from qubix.capacity.service import CapacityService
+from qubix.capacity.store import CapacityStore
 from qubix.escrow.service import EscrowService
 from qubix.escrow.store import EscrowStore
+from qubix.estimates.service import EstimatesService
+from qubix.identity.passwords import Passwords
+from qubix.identity.service import IdentityService
+from qubix.identity.store import IdentityStore
+from qubix.intake.service import IntakeService
+from qubix.intake.store import IntakeStore
+from qubix.jobs.blobs import BlobStore
+from qubix.jobs.store import JobStore
 from qubix.kernel.clock import Clock, SystemClock
 from qubix.kernel.errors import Invalid
 from qubix.ledger.service import LedgerService
 from qubix.ledger.store import LedgerStore
+from qubix.market.listings import Listings
+from qubix.market.search import OfferSearch
+from qubix.market.service import MarketService
+from qubix.market.store import MarketStore
 from qubix.postgres import leader
 from qubix.postgres.engine import Listener, Wakes, make_engine, read_url_file
 from qubix.postgres.outbox import Outbox
+from qubix.providers.service import ProvidersService
+from qubix.providers.store import ProvidersStore
 from qubix.settings import Settings
+
+RAY_VERSION: Final = version("ray")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +57,21 @@ class Resources:
     clock: Clock = dataclasses.field(default_factory=SystemClock)
     hub: Any = None
 
+    @cached_property
+    def blobs(self) -> BlobStore:
+        """Bytes by their hash, below the data folder."""
+        return BlobStore(self.settings.data_dir / "blobs")
+
+    @cached_property
+    def passwords(self) -> Passwords:
+        """The password hasher."""
+        return Passwords()
+
+    @cached_property
+    def search(self) -> OfferSearch:
+        """The marketplace's search, over connections of its own."""
+        return OfferSearch(self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False))
+
     def listen(self, channel: str, *, idle_s: float = 1.0) -> Listener:
         """Hear the wakes of `channel` ("jobs", "nodes", "outbox", "events")."""
         return Listener(self.engine, channel, idle_s=idle_s)
@@ -44,6 +79,8 @@ class Resources:
     async def close(self) -> None:
         """Send what is queued and close the pool."""
         await self.wakes.flush()
+        if "search" in self.__dict__:
+            await self.search.close()
         await self.engine.dispose()
 
 
@@ -95,6 +132,47 @@ class Scope:
             fee_bps=self._settings.fee_bps,
             window_s=self._settings.dispute_window_s,
             decision_s=self._settings.dispute_decision_s,
+        )
+
+    @cached_property
+    def identity(self) -> IdentityService:
+        return IdentityService(
+            IdentityStore(self.connection), clock=self.clock, passwords=self.resources.passwords, open_wallets=self.ledger.open_wallets
+        )
+
+    @cached_property
+    def capacity(self) -> CapacityService:
+        return CapacityService(CapacityStore(self.connection))
+
+    @cached_property
+    def estimates(self) -> EstimatesService:
+        return EstimatesService(fee_bps=self._settings.fee_bps)
+
+    @cached_property
+    def providers(self) -> ProvidersService:
+        return ProvidersService(
+            ProvidersStore(self.connection),
+            clock=self.clock,
+            outbox=self.outbox,
+            wake=self.wake,
+            listings=Listings(MarketStore(self.connection), tflops=EstimatesService.tflops),
+            qubix_version=qubix.__version__,
+            ray_version=RAY_VERSION,
+        )
+
+    @cached_property
+    def market(self) -> MarketService:
+        return MarketService(
+            MarketStore(self.connection), clock=self.clock, leases=self.capacity, wake=self.wake, quote_ttl_s=self._settings.quote_lease_s
+        )
+
+    @cached_property
+    def intake(self) -> IntakeService:
+        return IntakeService(
+            IntakeStore(self.connection),
+            keep_blob=JobStore(self.connection).keep_blob,
+            size_max_bytes=self._settings.upload_size_max_bytes,
+            quota_bytes=self._settings.upload_quota_bytes,
         )
 
 
