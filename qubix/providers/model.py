@@ -193,14 +193,17 @@ class Joined:
     created: bool
 
 
-def presence(age_s: float | None) -> Presence:
-    """What the age of the last status says: online up to 60 s, stale up to 90 s, then offline; None is offline.
+def presence(status_age_s: float | None, *, metrics_age_s: float | None) -> Presence:
+    """What the age of a node's last status and of its last metrics say, by the database's clock, in seconds.
 
-    Args: age_s, seconds since the last status or metrics, by the database's clock.
+    Returns: OFFLINE after three missed heartbeats (90 s without a status; None is never); STALE where the metrics, or the
+        status, are older than 60 s; else ONLINE.
     """
-    if age_s is None or age_s > OFFLINE_AFTER_S:
+    if status_age_s is None or status_age_s > OFFLINE_AFTER_S:
         return Presence.OFFLINE
-    return Presence.STALE if age_s > STALE_AFTER_S else Presence.ONLINE
+    if status_age_s > STALE_AFTER_S or metrics_age_s is None or metrics_age_s > STALE_AFTER_S:
+        return Presence.STALE
+    return Presence.ONLINE
 
 
 def heat(temperature_c: float | None, *, before: Heat = Heat.NORMAL) -> Heat:

@@ -225,7 +225,7 @@ class ProvidersService:
         if row is None or row.state == NodeState.LEFT:
             raise NotFound("This node is not registered.", next_step="Join again: qubix provider join.")
         await self._store.set_facts(node_id, facts)
-        await self._store.set_node(node_id, state=NodeState.ONLINE.value, dead_at=None)
+        await self._store.set_online(node_id)
         await self._listings.list_node(node_id, 0)
         if row.state != NodeState.ONLINE:
             self._tell_row(row, state=NodeState.ONLINE.value)
@@ -298,11 +298,9 @@ class ProvidersService:
 
 
 def _node(row: Any, devices: tuple[Device, ...], windows: tuple[Window, ...]) -> Node:
-    seen = (
-        Presence.OFFLINE
-        if row.state != NodeState.ONLINE
-        else max(model.presence(row.status_age_s), model.presence(row.metrics_age_s), key=list(Presence).index)
-    )
+    seen = Presence.OFFLINE
+    if row.state == NodeState.ONLINE:
+        seen = model.presence(row.status_age_s, metrics_age_s=row.metrics_age_s)
     return Node(
         id=NodeId(row.id),
         provider_id=ProviderId(row.provider_id),

@@ -221,6 +221,11 @@ class ProvidersStore:
         """Change columns of a node (names are ours, never a caller's)."""
         await self._connection.execute(sa.update(tables.nodes).where(tables.nodes.c.id == node_id).values(**values))
 
+    async def set_online(self, node_id: UUID) -> None:
+        """The node was heard of just now, and is online."""
+        statement = sa.text("UPDATE nodes SET state = 'online', dead_at = NULL, last_status_at = clock_timestamp() WHERE id = :id")
+        await self._connection.execute(statement, {"id": node_id})
+
     async def set_windows(self, node_id: UUID, windows: Sequence[tuple[int, int, int]]) -> None:
         """Replace the availability windows."""
         await self._connection.execute(sa.text("DELETE FROM node_windows WHERE node_id = :id"), {"id": node_id})

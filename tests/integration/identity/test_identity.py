@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from qubix.bootstrap import Resources, scope
-from qubix.identity.model import EmailTaken, Role, Scope, ScopeMissing, Via, WrongLogin
+from qubix.identity.model import EmailTaken, Key, Role, Scope, ScopeMissing, User, Via, WrongLogin
 from qubix.identity.service import KeyReused, StillRunning, request_hash
 from qubix.kernel.errors import Conflict, Invalid, NotFound, Unauthenticated
 from qubix.kernel.ids import UserId
@@ -149,15 +149,15 @@ async def test_a_password_changes_only_with_the_current_one_and_ends_every_sessi
 
 
 async def test_the_first_operator_is_made_once_under_a_race(resources: Resources) -> None:
-    async def make(number: int) -> object:
+    async def make(number: int) -> tuple[User, Key] | None:
         async with scope(resources) as s:
             return await s.identity.first_operator(f"op{number}@example.com")
 
     made = [result for result in await asyncio.gather(*(make(n) for n in range(4))) if result is not None]
     assert len(made) == 1
     async with scope(resources) as s:
-        user, key = made[0]  # type: ignore[misc]
-        assert (await s.identity.authenticate(key.secret)).roles == frozenset(Role)
+        _, key = made[0]
+        assert (await s.identity.authenticate(key.secret or "")).roles == frozenset(Role)
 
 
 async def test_the_same_idempotency_key_gives_the_same_answer_and_another_body_a_conflict(resources: Resources) -> None:
