@@ -167,21 +167,22 @@ class InputRequest:
 class JobRequest:
     """What a consumer asks for.
 
-    Args: kind, a job of the library; params, its parameters; needs, over those of the library job (None: exactly those);
-        quote_id or offer_id, where one was chosen; duration_max_s, the longest paid run; budget, the ceiling itself in
-        place of rate × duration; price_max, the highest rate per hour for all GPUs together;
-        wait_s, how long to wait for a matching node (None: the deployment's default); retry_own_failures, also retry
-        what was the consumer's own fault.
+    Args: kind, a job of the library; params, its parameters; needs, over those of the library job: members of
+        qubix.market.model.Needs (price_max is per GPU-hour), and memory_bytes, disk_bytes and cpus, which are the sandbox's
+        limits as well; quote_id or offer_id, where one was chosen; duration_max_s, the longest paid run (None: what the
+        budget pays for, or the library job's); budget, the ceiling itself in place of rate × duration; price_max, the highest
+        price per GPU-hour; wait_s, how long to wait for a matching node (None: the deployment's default);
+        retry_own_failures, also retry what was the consumer's own fault.
     """
 
     kind: str
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    needs: Needs | None = None
+    needs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     name: str = ""
     inputs: tuple[InputRequest, ...] = ()
     quote_id: UUID | None = None
     offer_id: UUID | None = None
-    duration_max_s: int = 3600
+    duration_max_s: int | None = None
     budget: int | None = None
     price_max: int | None = None
     wait_s: int | None = None

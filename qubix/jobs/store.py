@@ -113,6 +113,12 @@ class JobStore:
         )
         return read_job(row), locked, live
 
+    async def tell_unplaceable(self, job_id: UUID, why: dict[str, Any]) -> None:
+        """Note why the job waits."""
+        await self._connection.execute(
+            sa.text("UPDATE jobs SET unplaceable = cast(:why AS jsonb) WHERE id = :id"), {"id": job_id, "why": json.dumps(why, default=str)}
+        )
+
     async def request_cancel(self, job_id: UUID, node_id: UUID | None) -> None:
         """Mark the job; its node's desired state changes with it."""
         await self._connection.execute(

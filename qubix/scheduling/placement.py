@@ -9,7 +9,9 @@ from typing import Final
 from uuid import UUID
 
 from qubix.kernel.money import Qu
+from qubix.market.filters import region_matches
 from qubix.market.model import Needs
+from qubix.market.query import model_key
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -115,11 +117,11 @@ def _enough(wanted: Wanted, candidate: Candidate) -> bool:
 
 
 def _named(wanted: Wanted, candidate: Candidate) -> bool:
-    return not wanted.needs.gpu_models or _key(candidate.model) in {_key(name) for name in wanted.needs.gpu_models}
+    return not wanted.needs.gpu_models or model_key(candidate.model) in {model_key(name) for name in wanted.needs.gpu_models}
 
 
-def _key(model: str) -> str:
-    return model.upper().replace("-", "_").replace(" ", "_")
+def _near(wanted: Wanted, candidate: Candidate) -> bool:
+    return not wanted.needs.regions or any(region_matches(candidate.region, region.lower()) for region in wanted.needs.regions)
 
 
 def _trusted(wanted: Wanted, candidate: Candidate) -> bool:
@@ -144,9 +146,9 @@ CONSTRAINTS: Final[tuple[tuple[str, Test], ...]] = (
     ("gpu_models", _named),
     ("vram", lambda w, c: any(slot.vram_bytes >= w.needs.vram_bytes for slot in c.slots)),
     ("gpus", _enough),
-    ("region", lambda w, c: not w.needs.regions or c.region in w.needs.regions),
+    ("region", _near),
     ("node_size", _large_node),
-    ("tflops", lambda w, c: c.tflops >= w.needs.tflops),
+    ("tflops", lambda w, c: c.tflops == 0 or c.tflops >= w.needs.tflops),
     ("trust", _trusted),
     ("price", _affordable),
     ("online", lambda w, c: c.takes_work),
