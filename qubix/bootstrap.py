@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 from collections.abc import AsyncIterator
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -28,6 +30,9 @@ from qubix.identity.store import IdentityStore
 from qubix.intake.service import IntakeService
 from qubix.intake.store import IntakeStore
 from qubix.jobs.blobs import BlobStore
+from qubix.jobs.catalogue import Catalogue, load
+from qubix.jobs.service import JobService
+from qubix.jobs.service import Limits as JobLimits
 from qubix.jobs.store import JobStore
 from qubix.kernel.clock import Clock, SystemClock
 from qubix.kernel.errors import Invalid
@@ -42,6 +47,12 @@ from qubix.postgres.engine import Listener, Wakes, make_engine, read_url_file
 from qubix.postgres.outbox import Outbox
 from qubix.providers.service import ProvidersService
 from qubix.providers.store import ProvidersStore
+from qubix.scheduling.conclude import EndService
+from qubix.scheduling.frames import FramesService
+from qubix.scheduling.model import Rules
+from qubix.scheduling.placing import PlacingService
+from qubix.scheduling.sessions import SessionsService
+from qubix.scheduling.store import EndStore, FrameStore, PlacementStore
 from qubix.settings import Settings
 
 RAY_VERSION: Final = version("ray")
@@ -61,6 +72,27 @@ class Resources:
     def blobs(self) -> BlobStore:
         """Bytes by their hash, below the data folder."""
         return BlobStore(self.settings.data_dir / "blobs")
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The jobs of the installed library."""
+        found = importlib.util.find_spec("jobs_library")
+        if found is None or not found.submodule_search_locations:
+            raise Invalid("the job library is not installed", next_step="install Qubix with its jobs_library folder")
+        return load(Path(found.submodule_search_locations[0]))
+
+    @cached_property
+    def rules(self) -> Rules:
+        """The scheduler's deadlines."""
+        given = self.settings
+        return Rules(
+            lease_ttl_s=given.lease_ttl_s,
+            start_deadline_s=given.start_deadline_s,
+            cancel_deadline_s=given.cancel_deadline_s,
+            declines_max=given.declines_max,
+            node_silence_s=given.metrics_stale_s,
+            full_refund_on_failure=given.full_refund_on_failure,
+        )
 
     @cached_property
     def passwords(self) -> Passwords:
@@ -173,6 +205,67 @@ class Scope:
             keep_blob=JobStore(self.connection).keep_blob,
             size_max_bytes=self._settings.upload_size_max_bytes,
             quota_bytes=self._settings.upload_quota_bytes,
+        )
+
+    @cached_property
+    def jobs(self) -> JobService:
+        given = self._settings
+        return JobService(
+            JobStore(self.connection),
+            clock=self.clock,
+            catalogue=self.resources.catalogue,
+            market=self.market,
+            escrow=self.escrow,
+            uploads=self.intake,
+            tell=self.outbox.add,
+            wake=self.wake,
+            limits=JobLimits(attempts_max=given.attempts_max, wait_s=given.wait_for_match_s, duration_max_s=given.duration_max_s),
+        )
+
+    @cached_property
+    def blob_rows(self) -> JobStore:
+        """Which bytes are stored and referred to."""
+        return JobStore(self.connection)
+
+    @cached_property
+    def placing(self) -> PlacingService:
+        return PlacingService(
+            PlacementStore(self.connection), capacity=self.capacity, tell=self.outbox.add, wake=self.wake, rules=self.resources.rules
+        )
+
+    @cached_property
+    def ends(self) -> EndService:
+        return EndService(
+            EndStore(self.connection),
+            capacity=self.capacity,
+            escrow=self.escrow,
+            tell=self.outbox.add,
+            wake=self.wake,
+            rules=self.resources.rules,
+        )
+
+    @cached_property
+    def sessions(self) -> SessionsService:
+        return SessionsService(
+            FrameStore(self.connection),
+            providers=self.providers,
+            capacity=self.capacity,
+            tell=self.outbox.add,
+            wake=self.wake,
+            lease_ttl_s=self.resources.rules.lease_ttl_s,
+        )
+
+    @cached_property
+    def frames(self) -> FramesService:
+        return FramesService(
+            FrameStore(self.connection),
+            sessions=self.sessions,
+            jobs=JobStore(self.connection),
+            providers=self.providers,
+            clock=self.clock,
+            tell=self.outbox.add,
+            wake=self.wake,
+            rules=self.resources.rules,
         )
 
 
