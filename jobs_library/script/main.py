@@ -5,8 +5,10 @@ The sdk is importable as qubix_job; the working folder is the output folder, so 
 
 from __future__ import annotations
 
-import runpy
 import sys
+import traceback
+import types
+from pathlib import Path
 
 import qubix_job
 
@@ -18,7 +20,19 @@ def main() -> None:
         sys.exit(f"there is no {script.name} among the inputs: send your script as the input {script.name}")
     sys.argv = [str(script), *qubix_job.params.get("arguments", "").split()]
     sys.path[0] = str(script.parent)
-    runpy.run_path(str(script), run_name="__main__")
+    sys.excepthook = lambda kind, error, trace: traceback.print_exception(kind, error, own_frames(script, trace))
+    code = compile(script.read_bytes(), str(script), "exec")
+    module = types.ModuleType("__main__")
+    module.__file__ = str(script)
+    sys.modules["__main__"] = module
+    exec(code, module.__dict__)  # noqa: S102  (running the consumer's code is what this job is for)
+
+
+def own_frames(script: Path, trace: types.TracebackType | None) -> types.TracebackType | None:
+    """The traceback from the consumer's first frame on."""
+    while trace is not None and trace.tb_frame.f_code.co_filename != str(script):
+        trace = trace.tb_next
+    return trace
 
 
 main()

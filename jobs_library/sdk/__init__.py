@@ -33,21 +33,20 @@ input_dir: Final = Path(os.environ.get("QUBIX_INPUT_DIR", "."))
 output_dir: Final = Path(os.environ.get("QUBIX_OUTPUT_DIR", "."))
 """What is written here becomes the job's artefacts; it is also the working folder at the start."""
 checkpoint_dir: Final = Path(os.environ.get("QUBIX_CHECKPOINT_DIR", ".checkpoints"))
-"""A checkpoint written here, with a name that starts with a dot, is handed over without a copy."""
+"""A checkpoint written here, under any name that is not a number, is handed over without a copy."""
 
 _PROGRESS_EVERY_S: Final = 0.05
 _MESSAGE_MAX_BYTES: Final = 4096
 _numbers = itertools.count(1)
-_progress_at = float("-inf")
+_reported_at = [float("-inf")]
 
 
 def progress(pct: float, operation: str = "") -> None:
     """Report progress, 0 to 100, and what is being done. Cheap: more than 20 reports a second are thinned out."""
-    global _progress_at
     now = time.monotonic()
-    if pct < 100 and now - _progress_at < _PROGRESS_EVERY_S:
+    if pct < 100 and now - _reported_at[0] < _PROGRESS_EVERY_S:
         return
-    _progress_at = now
+    _reported_at[0] = now
     _send({"pct": _within(pct), "operation": operation[:200]})
 
 
