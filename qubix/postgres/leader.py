@@ -46,3 +46,12 @@ async def hold(connection: AsyncConnection, name: str, epoch: int) -> None:
     )
     if row is None:
         raise NotLeader(f"another process leads {name!r} since epoch {epoch}", next_step="this one exits; nothing to do")
+
+
+async def beat(connection: AsyncConnection, name: str, epoch: int) -> None:
+    """Show that this leader is alive (/health/ready looks at it). Raises: NotLeader."""
+    rows = await connection.execute(
+        sa.text("UPDATE leaders SET beat_at = clock_timestamp() WHERE name = :name AND epoch = :epoch"), {"name": name, "epoch": epoch}
+    )
+    if rows.rowcount == 0:
+        raise NotLeader(f"another process leads {name!r} since epoch {epoch}", next_step="this one exits; nothing to do")

@@ -1,0 +1,278 @@
+"""The controller: one process that compares what should run with what runs. `python -m qubix.controller`
+
+It holds no Ray handle and no state: everything is read from the database, every step is one transaction that begins by
+proving leadership, and it may be killed at any moment. Its loops: jobs (conclude, place, sweep), money (mature, rulings),
+the outbox publisher, housekeeping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+import sqlalchemy as sa
+
+from qubix import observability
+from qubix.bootstrap import Resources, Scope, open_resources, scope
+from qubix.jobs.blobs import UNREFERENCED_KEEP_S
+from qubix.kernel.errors import QubixError
+from qubix.postgres import leader, outbox
+from qubix.postgres.leader import NotLeader
+from qubix.scheduling.placing import PlanStale
+from qubix.settings import Settings
+
+NAME: Final = "controller"
+ROUNDS_MAX: Final = 5
+"""Within one step: what ends frees devices, what is placed anew may end; then the loop breathes."""
+FAILURE_PAUSE_S: Final = 1.0
+MONEY_S: Final = 1.0
+HOUSE_S: Final = 600.0
+BATCH_MAX: Final = 200
+AWAY: Final = (OSError, TimeoutError, sa.exc.DBAPIError, sa.exc.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""The database is away, or refused one transaction: the step is tried again."""
+
+log = observability.logger("controller")
+
+
+class Controller:
+    """The loops over one process's resources. Args: holder, who this is, for the leader row."""
+
+    def __init__(self, resources: Resources, *, holder: str = "") -> None:
+        self._resources = resources
+        self._holder = holder or f"{socket.gethostname()}/{os.getpid()}"
+        self._epoch = 0
+
+    async def lead(self) -> int:
+        """Become the leader. Returns the epoch."""
+        async with scope(self._resources) as s:
+            self._epoch = await leader.take(s.connection, NAME, self._holder)
+        log.info("leading", epoch=self._epoch)
+        return self._epoch
+
+    async def run(self) -> None:
+        """Lead and work until cancelled, or until another leads. Raises: NotLeader."""
+        while True:
+            try:
+                await self.lead()
+                break
+            except AWAY as error:
+                log.warning("the database is away", error=str(error)[:300])
+                await asyncio.sleep(FAILURE_PAUSE_S)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._woken("jobs", self.step, idle_s=self._resources.settings.sweep_interval_s))
+                group.create_task(self._woken("outbox", self.publish, idle_s=1.0))
+                group.create_task(self._every(MONEY_S, self.money))
+                group.create_task(self._every(MONEY_S, self.market))
+                group.create_task(self._every(HOUSE_S, self.keep_house))
+        except BaseExceptionGroup as several:
+            lost, _ = several.split(NotLeader)
+            if lost is not None:
+                raise NotLeader("another controller leads", next_step="this one exits") from several
+            raise
+
+    # -- jobs --
+
+    async def step(self) -> None:
+        """Conclude what was reported, place what waits, sweep what is overdue; again while that makes news."""
+        for _ in range(ROUNDS_MAX):
+            news = await self.conclude()
+            news += await self.place()
+            news += await self.sweep()
+            if not news:
+                return
+
+    async def conclude(self) -> int:
+        """End the attempts that reported their end, and the jobs that end without one. Returns how many ended."""
+        ended = 0
+        async with self._scope() as s:
+            reported = await s.ends.reported()
+        for attempt_id in reported:
+            ended += await self._end(attempt_id, "concluded", lambda s, one: s.ends.conclude(one))
+        for _ in range(BATCH_MAX):
+            async with self._scope() as s:
+                idle = await s.ends.sweep_idle()
+            if not idle:
+                break
+            ended += idle
+        return ended
+
+    async def place(self) -> int:
+        """Assign what can be; tell the rest why not. Returns how many were assigned."""
+        async with self._scope() as s:
+            plan = await s.placing.plan()
+        assigned = 0
+        for assignment in plan.assignments:
+            try:
+                async with self._scope() as s:
+                    attempt_id = await s.placing.assign(assignment)
+            except PlanStale as stale:
+                log.info("plan stale", job=str(assignment.job_id), reason=stale.message)
+                continue
+            except sa.exc.DBAPIError as error:
+                log.warning("assignment refused", job=str(assignment.job_id), error=str(error.orig)[:300])
+                continue
+            assigned += 1
+            node = assignment.choice.candidate
+            log.info("assigned", job=str(assignment.job_id), attempt=str(attempt_id), node=str(node.node_id), rate=assignment.choice.rate)
+        if plan.refusals:
+            async with self._scope() as s:
+                await s.placing.refuse(plan.refusals)
+        return assigned
+
+    async def sweep(self) -> int:
+        """Beat, then end what is overdue. Returns how many attempts ended."""
+        async with self._scope() as s:
+            paused_s = await s.ends.beat()
+        if paused_s:
+            log.warning("the sweeper was away; every lease was extended", seconds=round(paused_s, 1))
+        async with self._scope() as s:
+            overdue = await s.ends.overdue()
+        ended = 0
+        for attempt_id in overdue:
+            ended += await self._end(attempt_id, "swept", lambda s, one: s.ends.sweep(one))
+        return ended
+
+    async def _end(self, attempt_id: UUID, what: str, act: Callable[[Scope, UUID], Awaitable[bool]]) -> bool:
+        """One end in one transaction; one that fails does not stop the others."""
+        try:
+            async with self._scope() as s:
+                ended = await act(s, attempt_id)
+        except NotLeader:
+            raise
+        except (QubixError, sa.exc.DBAPIError) as error:
+            log.error("an end failed and is tried again", attempt=str(attempt_id), error=str(error)[:500])
+            return False
+        if ended:
+            log.info(what, attempt=str(attempt_id))
+        return ended
+
+    # -- the rest --
+
+    async def money(self) -> None:
+        """Pay out what has matured, carry out what was ruled; one act per transaction."""
+        for _ in range(ROUNDS_MAX):
+            async with self._scope() as s:
+                if not await s.escrow.mature_due():
+                    break
+        for _ in range(BATCH_MAX):
+            async with self._scope() as s:
+                ruled = await s.escrow.settle_ruled()
+            async with self._scope() as s:
+                resolved = await s.escrow.resolve_due()
+            if not ruled + resolved:
+                return
+
+    async def market(self) -> None:
+        """What passes with time: leases and quotes that run out, nodes that fall silent, offers that grow stale."""
+        async with self._scope() as s:
+            await leader.beat(s.connection, NAME, self._epoch)
+        async with self._scope() as s:
+            if await s.capacity.expire():
+                s.wake("jobs")
+        async with self._scope() as s:
+            await s.market.sweep()
+        async with self._scope() as s:
+            for node_id in await s.providers.mark_offline():
+                log.info("offline", node=str(node_id))
+        async with self._scope() as s:
+            await s.market.refresh_due()
+
+    async def publish(self) -> None:
+        """Number committed events and wake their readers."""
+        while True:
+            async with scope(self._resources) as s:
+                published = await outbox.publish(s.connection)
+                if published:
+                    s.wake("events")
+            if published < outbox.PUBLISH_BATCH_MAX:
+                return
+
+    async def keep_house(self) -> None:
+        """Partitions ahead, old events gone, bytes that nothing refers to removed."""
+        async with self._scope() as s:
+            await s.providers.keep_house()
+        async with self._scope() as s:
+            await outbox.forget(s.connection)
+        await self.collect_blobs()
+        await asyncio.to_thread(self._resources.blobs.sweep_incoming)
+
+    async def collect_blobs(self) -> int:
+        """Remove bytes that nothing has referred to for a day. The files go under their rows' locks. Returns how many."""
+        async with self._scope() as s:
+            stale = await s.blob_rows.lock_stale_blobs(keep_s=UNREFERENCED_KEEP_S, most=BATCH_MAX)
+            gone = [sha256 for sha256 in stale if await asyncio.to_thread(self._resources.blobs.discard, sha256)]
+            await s.blob_rows.forget_blobs(gone)
+        return len(gone)
+
+    @asynccontextmanager
+    async def _scope(self) -> AsyncIterator[Scope]:
+        async with scope(self._resources, leads=(NAME, self._epoch)) as s:
+            yield s
+
+    async def _woken(self, channel: str, act: Callable[[], Awaitable[None]], *, idle_s: float) -> None:
+        """Run `act` at each wake, and every `idle_s` without one."""
+        listener = self._resources.listen(channel, idle_s=idle_s)
+        try:
+            await self._tried(act)
+            async for _ in listener:
+                await self._tried(act)
+        finally:
+            await listener.close()
+
+    async def _every(self, pause_s: float, act: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await self._tried(act)
+            await asyncio.sleep(pause_s)
+
+    async def _tried(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Run a step; trouble of the database, or of one row, delays it and never ends the loop."""
+        try:
+            await act()
+        except NotLeader:
+            raise
+        except AWAY as error:
+            log.warning("step failed; tried again", step=act.__name__, error=str(error)[:500])
+            await asyncio.sleep(FAILURE_PAUSE_S)
+        except QubixError as error:
+            log.error("step refused; tried again", step=act.__name__, code=error.code, error=error.message)
+            await asyncio.sleep(FAILURE_PAUSE_S)
+
+
+async def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit code: 0 stopped, 3 another leads."""
+    resources = open_resources(settings)
+    task = asyncio.create_task(Controller(resources).run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        return 0
+    except NotLeader as error:
+        log.error("not the leader any more", reason=error.message)
+        return 3
+    finally:
+        with contextlib.suppress(Exception):
+            await resources.close()
+    return 0
+
+
+def main() -> int:
+    """Entry point."""
+    settings = Settings()
+    observability.configure(level=settings.log_level)
+    return asyncio.run(serve(settings))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
