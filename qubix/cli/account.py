@@ -75,8 +75,7 @@ def keys(context: typer.Context, as_json: JsonFlag = False) -> None:
         return
     out = Output(as_json)
     with connect() as client:
-        answer = client.get("/api/auth/keys")
-    items = answer["items"] if isinstance(answer, dict) else answer
+        items = client.get("/api/auth/keys")
     rows = [(item["id"], item.get("name"), item.get("prefix"), ago(item.get("last_used_at"))) for item in items]
     out.show(table("API keys", ("id", "name", "begins", "last used"), rows))
     out.finish({"items": items}, then=("qubix keys create NAME", "qubix keys revoke ID"))

@@ -10,6 +10,7 @@ import platform
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -83,7 +84,8 @@ def sandbox() -> Check:
     """Whether a sandbox really starts here, and how its limits are kept. Without one, no job runs on this machine."""
     from qubix.sandbox.probe import probe
 
-    found = probe()
+    with tempfile.TemporaryDirectory(prefix="qx-") as place:
+        found = probe(Path(place))
     if not found.ok:
         return Check("sandbox", Verdict.FAIL, found.reason, found.next_step)
     if found.limits == "rlimits":
@@ -198,6 +200,6 @@ async def _audit(url: str) -> list[str]:
     resources = open_resources(Settings(), url=url, pool_size=1)
     try:
         async with scope(resources) as s:
-            return [str(problem) for problem in await s.ledger.audit()]
+            return [f"{found.rule} ({found.count}): {found.example}" for found in await s.ledger.audit()]
     finally:
         await resources.close()

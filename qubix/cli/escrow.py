@@ -41,14 +41,17 @@ def dispute(
 @app.command()
 def resolve(
     escrow_id: Annotated[str, typer.Argument(help="The job's id.")],
-    to_payee: Annotated[int, typer.Option(min=0, help="Whole units for the provider; the rest goes back to the consumer.")],
+    to_payee: Annotated[
+        int | None, typer.Option(min=0, help="Whole units for the provider, the rest goes back; default: what was metered.")
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why, for both sides.")] = "",
     yes: YesFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Decide a dispute (arbiters)."""
     out = Output(as_json)
-    out.confirm(f"Give the provider {amount(to_payee)} and the consumer the rest?", yes)
+    share = "what was metered" if to_payee is None else amount(to_payee)
+    out.confirm(f"Give the provider {share} and the consumer the rest?", yes)
     with connect() as client:
         escrow = client.post(f"/api/escrows/{escrow_id}/resolve", {"to_payee": to_payee, "reason": reason})
     out.show("resolved")
@@ -59,6 +62,6 @@ def escrow_table(escrow: dict[str, Any]) -> Any:
     """One escrow and its lines."""
     rows = [("state", escrow.get("state"))]
     rows += [(name, amount(escrow.get(name))) for name in ("funded", "paid", "refunded")]
-    for line in escrow.get("lines") or escrow.get("earnings") or []:
+    for line in escrow["lines"]:
         rows.append((f"line {str(line.get('line'))[:13]}", f"{amount(line.get('gross'))}  {line.get('state')}"))
     return table("Escrow", ("what", ""), rows)

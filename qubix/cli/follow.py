@@ -61,7 +61,7 @@ def _listen(client: Client, job_id: str, closing: contextlib.ExitStack) -> Clien
     headers = {"Authorization": client.http.headers["Authorization"]} if "Authorization" in client.http.headers else {}
     try:
         socket = closing.enter_context(connect_socket(address, additional_headers=headers, open_timeout=5, close_timeout=1))
-        socket.send(json.dumps({"type": "subscribe", "topic": f"job:{job_id}"}))
+        socket.send(json.dumps({"t": "subscribe", "topics": [f"job:{job_id}"]}))
         return socket
     except (OSError, WebSocketException, TimeoutError):
         return None

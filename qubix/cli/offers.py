@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 def offers(
     query: Annotated[str | None, typer.Argument(help="Typed fields, e.g. 'gpu=RTX_4090 vram>=24GB price<2000 region in [eu,us]'.")] = None,
-    sort: Annotated[str | None, typer.Option(help="price, vram, reliability …; a leading - turns it round.")] = None,
+    sort: Annotated[str | None, typer.Option(help="price, price_desc, performance, availability or cost_benefit.")] = None,
     group_by: Annotated[str | None, typer.Option("--group-by", help="gpu, provider, or both with a comma.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     everything: Annotated[bool, typer.Option("--all", help="Also those that are taken, paused or offline.")] = False,
@@ -30,7 +30,7 @@ def offers(
     out = Output(as_json)
     wanted = _groups(group_by)
     with connect() as client:
-        items = client.pages("/api/gpus/search", items_max=limit, query=query, sort=sort, available=None if everything else True)
+        items = client.pages("/api/gpus/search", items_max=limit, query=query, sort=sort, available="any" if everything else None)
     if wanted:
         groups = grouped(items, wanted)
         out.show(_group_table(groups, wanted))
@@ -53,7 +53,7 @@ def offer_table(items: Iterable[Mapping[str, Any]], chosen: str | None = None) -
             _free(item),
             amount(item.get("price_per_hour")),
             item.get("region"),
-            _provider(item),
+            str(item["provider"]),
             _reliability(item.get("reliability")),
             "measured" if item.get("verified") else str(item.get("detected_by") or "declared"),
         )
@@ -68,11 +68,11 @@ def grouped(items: Iterable[Mapping[str, Any]], by: Iterable[str]) -> list[dict[
     names = list(by)
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for item in items:
-        parts = {name: str(item.get("model")) if name == "gpu" else _provider(item) for name in names}
+        parts = {name: str(item.get("model")) if name == "gpu" else str(item["provider"]) for name in names}
         price = int(item.get("price_per_hour") or 0)
         group = found.setdefault(tuple(parts.values()), {**parts, "offers": 0, "free": 0, "price_min": price, "price_max": price})
         group["offers"] += 1
-        group["free"] += int(item.get("available") or item.get("free") or 0)
+        group["free"] += int(item["gpus_free"])
         group["price_min"] = min(group["price_min"], price)
         group["price_max"] = max(group["price_max"], price)
     return sorted(found.values(), key=lambda group: group["price_min"])
@@ -96,16 +96,8 @@ def _span(group: Mapping[str, Any]) -> str:
     return amount(low) if low == high else f"{low:,} to {high:,} QU".replace(",", " ")
 
 
-def _provider(item: Mapping[str, Any]) -> str:
-    given = item.get("provider")
-    if isinstance(given, Mapping):
-        return str(given.get("name") or given.get("id"))
-    return str(item.get("provider_name") or given or item.get("provider_id") or "-")
-
-
 def _free(item: Mapping[str, Any]) -> str:
-    free, total = item.get("available", item.get("free")), item.get("total", item.get("gpus"))
-    return f"{free}/{total}" if total is not None else str(free if free is not None else "-")
+    return f"{item['gpus_free']}/{item['gpus']}"
 
 
 def _reliability(value: float | None) -> str:

@@ -151,15 +151,15 @@ class Stack:
     def _start_web(self, port: int) -> None:
         self.say("web layer")
         arguments = ["-m", "serve_app.deployment", "--host", self.plan.host, "--port", str(port)]
-        child = self._add("web", arguments, "qubix_web", ready="ready")
+        child = self._add("web", arguments, "qubix_web", ready="ready", once=True)
         child.wait_until_ready(READY_TIMEOUT_S, self.stopping)
 
-    def _add(self, name: str, arguments: list[str], role: str, *, ready: str | None = None) -> Child:
+    def _add(self, name: str, arguments: list[str], role: str, *, ready: str | None = None, once: bool = False) -> Child:
         assert self._head is not None  # noqa: S101  (typing: the head comes first)
         environment = {key: os.environ[key] for key in _INHERITED if key in os.environ}
         environment |= self._settings(self.run.ports["application"]) | self._head.environment
         environment |= {"QUBIX_DATABASE_URL_FILE": str(self._url_file(role)), "QUBIX_LIVE_HUB": "ray", "PYTHONUNBUFFERED": "1"}
-        child = Child(name, [sys.executable, *arguments], environment, self.plan.data_dir / "log" / f"{name}.log", ready=ready)
+        child = Child(name, [sys.executable, *arguments], environment, self.plan.data_dir / "log" / f"{name}.log", ready=ready, once=once)
         child.start()
         self._children.append(child)
         self._record()

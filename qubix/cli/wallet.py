@@ -25,17 +25,18 @@ def balance(context: typer.Context, as_json: JsonFlag = False) -> None:
     out = Output(as_json)
     with connect() as client:
         wallet = client.get("/api/wallets/balance")
-    wallets = wallet.get("wallets") or wallet.get("items") or [wallet]
     rows = [
         (
-            item.get("asset", "QUBIC"),
-            amount(item.get("available", item.get("balance"))),
-            amount(item.get("in_escrow")),
-            amount(item.get("pending_earnings")),
+            item["asset"],
+            amount(item["available"]),
+            amount(item["in_escrow"]),
+            amount(item["pending_earnings"]),
+            amount(item["earned"]),
+            amount(item["spent"]),
         )
-        for item in wallets
+        for item in wallet["wallets"]
     ]
-    columns = ("asset", "available", "in escrow", "pending earnings")
+    columns = ("asset", "available", "in escrow", "pending earnings", "earned", "spent")
     out.show(table("Wallet", columns, rows, right=columns[1:]))
     out.finish(wallet, then=("qubix wallet history", "qubix wallet faucet 1000000", "qubix offers"))
 
@@ -56,7 +57,7 @@ def history(limit: Annotated[int, typer.Option(min=1, max=1000)] = 20, as_json: 
         )
         for item in items
     ]
-    out.show(table("History", ("when", "what", "amount", "balance after", "ledger id"), rows, right=("amount", "balance after")))
+    out.show(table("History", ("when", "what", "change", "balance after", "ledger id"), rows, right=("change", "balance after")))
     out.finish({"items": items}, then=("qubix wallet", "qubix jobs"))
 
 

@@ -88,9 +88,9 @@ def test_a_parameter_that_names_a_file_becomes_an_input(tmp_path: Path) -> None:
 
 def test_offers_group_by_gpu_with_their_span_of_prices() -> None:
     items = [
-        {"model": "RTX_4090", "provider": {"name": "a"}, "price_per_hour": 100, "available": 1},
-        {"model": "RTX_4090", "provider": {"name": "b"}, "price_per_hour": 80, "available": 2},
-        {"model": "RTX_3090", "provider": {"name": "b"}, "price_per_hour": 50, "available": 0},
+        {"model": "RTX_4090", "provider": "a", "price_per_hour": 100, "gpus_free": 1},
+        {"model": "RTX_4090", "provider": "b", "price_per_hour": 80, "gpus_free": 2},
+        {"model": "RTX_3090", "provider": "b", "price_per_hour": 50, "gpus_free": 0},
     ]
     assert grouped(items, ["gpu"]) == [
         {"gpu": "RTX_3090", "offers": 1, "free": 0, "price_min": 50, "price_max": 50},
