@@ -47,7 +47,9 @@ def run_attempt(request: RunRequest) -> Iterator[SandboxEvent]:
         yield Ended(Exit.SANDBOX_FAILED, None, None, "a device is still held by an earlier attempt", 0, {})
         return
     try:
-        yield from run.run(request.spec, inherit_fds=tuple(lock.fd for lock in locks))
+        # Not `yield from`: Ray resumes a generator by send(), which would reach iterators below that have none.
+        for event in run.run(request.spec, inherit_fds=tuple(lock.fd for lock in locks)):  # noqa: UP028
+            yield event
     except QubixError as error:
         yield Ended(Exit.SANDBOX_FAILED, None, None, error.message, 0, {})
     finally:
@@ -109,13 +111,17 @@ class RayRunner:
                     return
         except Exception as error:
             # Ray has many exceptions for a lost task (worker crashed, node died, cancelled, unschedulable): all are one here.
-            yield RunnerDied(f"{type(error).__name__}: {error}".partition("\n")[0][:500])
+            log.warning("attempt %s: %s", request.attempt, error)
+            cause = getattr(error, "cause", None) or error
+            yield RunnerDied(f"{type(cause).__name__}: {cause}".partition("\n")[0][:500])
         else:
             if last is None or not is_last(last):
                 yield RunnerDied("the Ray task ended before its sandbox did")
         finally:
             self._running.pop(request.attempt, None)
-            self._cancel(stream)
+            if not isinstance(last, Ended):
+                # A task whose sandbox has ended is left to finish by itself: force would kill its worker, which is warm now.
+                self._cancel(stream)
 
     async def stop(self, attempt: UUID, grace_s: float = STOP_GRACE_S) -> None:
         running = self._running.get(attempt)
