@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from alembic import context
 
 from qubix.postgres.schema import load
 
-connection = context.config.attributes["connection"]
-context.configure(connection=connection, target_metadata=load(), transaction_per_migration=True, compare_server_default=False)
+
+def declared(_table: Any, name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:
+    """Partitions are made by the database as days go by; the metadata declares their parent only."""
+    return not (kind == "table" and name is not None and name.startswith("device_metrics_"))
+
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=load(),
+    transaction_per_migration=True,
+    include_object=declared,
+)
 with context.begin_transaction():
     context.run_migrations()

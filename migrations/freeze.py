@@ -22,7 +22,7 @@ _NOISE = re.compile(r"^(--.*|\\(un)?restrict .*|SET .*|SELECT pg_catalog\.set_co
 
 def dump(url: str, *, rows: bool = True) -> str:
     """The database behind `url` as SQL text in pg_dump's stable order, without comments and session settings."""
-    options = ["--no-owner", "--no-comments", "--exclude-table=alembic_version", *(["--column-inserts"] if rows else ["--schema-only"])]
+    options = ["--no-owner", "--exclude-table=alembic_version", *(["--column-inserts"] if rows else ["--schema-only"])]
     answer = subprocess.run(
         [str(binaries() / "pg_dump"), *options, url], capture_output=True, text=True, check=True, env={**os.environ, "LC_ALL": "C"}
     )
