@@ -40,7 +40,7 @@ WHERE a.state IN {_LIVE} AND a.reported_at IS NULL AND (
     OR (a.state <> 'RUNNING' AND a.start_deadline_at < clock_timestamp())
     OR (n.dead_at IS NOT NULL AND NOT n.socket_open)
     OR (j.cancel_requested_at IS NOT NULL AND (a.state = 'CREATED' OR j.cancel_requested_at < clock_timestamp() - make_interval(secs => :cancel_s)))
-    OR a.running_at < clock_timestamp() - make_interval(secs => a.limit_ms / 1000.0 + :grace_s))
+    OR a.running_at < clock_timestamp() - make_interval(secs => a.limit_ms::float8 / 1000 + cast(:grace_s AS float8)))
 ORDER BY a.id LIMIT :most
 """)  # noqa: S608  (a constant)
 
