@@ -154,12 +154,11 @@ def _walk(root: int, *, folders: bool = False) -> Iterator[tuple[str, int, str, 
             parent, path, depth = pending.pop()
             try:
                 for entry in sorted(os.listdir(parent)):
-                    name = os.fsencode(path + entry).decode(errors="replace")
                     inner = _enter(parent, entry) if depth <= DEPTH_MAX and len(pending) < 500 else None
                     if inner is not None:
                         pending.append((inner, f"{path}{entry}/", depth + 1))
                     if inner is None or folders:
-                        yield name, parent, entry, depth
+                        yield path + entry, parent, entry, depth
             finally:
                 os.close(parent)
     finally:
