@@ -26,6 +26,8 @@ class Settings(BaseSettings):
     public_url: str = "http://127.0.0.1:8080"
     """Where clients reach the web layer; cookies are Secure when it is https."""
     cors_origins: tuple[str, ...] = ()
+    forwarded_hops: int = Field(0, ge=0, le=10)
+    """Proxies in front of us that append to X-Forwarded-For; 0: the peer is the client."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     ray_address: str = ""
     ray_dashboard_url: str = ""

@@ -1,0 +1,78 @@
+"""The application, without Ray: routes, errors, edge. `serve_app/deployment.py` puts it under Ray Serve."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+import qubix
+from qubix.bootstrap import Resources
+from serve_app import agents, agents_bytes, docs, errors, health, live
+from serve_app.api import audit, auth, earnings, escrows, gpus, jobs, nodes, providers, quotes, uploads, wallets
+from serve_app.edge import Edge
+from serve_app.headers import security_headers
+from serve_app.web import Web, make_web
+
+DESCRIPTION = """\
+GPU marketplace: offers, quotes, jobs in sandboxes, escrowed money.
+
+Log in with `POST /api/auth/login` and send the token (or an API key) as `Authorization: Bearer …`. Amounts are whole units in
+integers, times RFC 3339 in UTC, ids UUIDs. A POST that costs or moves something takes an `Idempotency-Key`: same key and body, same answer.
+Lists carry `position`; follow the WebSocket `/api/ws` from there.
+"""
+_NOUNS = (auth, gpus, quotes, uploads, jobs, wallets, earnings, escrows, providers, nodes, audit)
+
+
+def create_app(resources: Resources | None, *, web: Web | None = None) -> FastAPI:
+    """The application over its resources; None only to describe it (openapi.json)."""
+    web = web or (make_web(resources) if resources is not None else None)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        assert web is not None  # noqa: S101  (typing: nobody serves a description)
+        async with web.background():
+            yield
+
+    app = FastAPI(
+        title="Qubix",
+        version=qubix.__version__,
+        description=DESCRIPTION,
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    errors.install(app)
+    for noun in _NOUNS:
+        app.include_router(noun.router)
+    for part in (health, docs, live, agents, agents_bytes):
+        app.include_router(part.router)
+    if web is not None:
+        _dress(app, web)
+    return app
+
+
+def _dress(app: FastAPI, web: Web) -> None:
+    settings = web.resources.settings
+    app.state.web = web
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
+            expose_headers=["X-Request-Id", "Retry-After", "Idempotency-Replayed"],
+            allow_credentials=True,
+        )
+    app.add_middleware(
+        Edge,
+        measurements=web.measurements,
+        security_headers=security_headers(https=settings.public_url.startswith("https:")),
+        body_limits=(
+            ("/api/uploads", settings.upload_size_max_bytes),
+            ("/agent/v1/attempts/", settings.artefact_size_max_bytes),
+        ),
+    )

@@ -1,0 +1,92 @@
+"""Whether this replica lives, whether the platform is ready, and its measurements."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Literal
+
+import httpx
+import sqlalchemy as sa
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from qubix.bootstrap import Resources, scope
+from serve_app.metrics import CONTENT_TYPE
+from serve_app.web import web_of
+
+router = APIRouter(tags=["health"])
+CHECK_TIMEOUT_S: Final = 3.0
+BEAT_AGE_MAX_S: Final = 15.0
+
+# The controller leads as long as it renews its row.
+_BEAT_AGE: Final = sa.text("SELECT extract(epoch FROM clock_timestamp() - max(beat_at)) FROM leaders WHERE name = 'controller'")
+_JOBS: Final = sa.text("SELECT state, count(*) FROM jobs GROUP BY state")
+_LIVE: Final = b'{"status":"live"}'
+
+
+class Part(BaseModel):
+    """One thing that readiness needs."""
+
+    ok: bool
+    detail: str
+
+
+class Readiness(BaseModel):
+    """Ready only if every part is."""
+
+    status: Literal["ready", "not_ready"]
+    parts: dict[str, Part]
+
+
+@router.get("/health/live")
+async def live() -> Response:
+    """The process answers; nothing else is asked."""
+    return Response(_LIVE, media_type="application/json")
+
+
+@router.get("/health/ready", responses={503: {"model": Readiness}})
+async def ready(request: Request, response: Response) -> Readiness:
+    """The database answers, Ray answers, the controller's beat is fresh."""
+    resources = web_of(request).resources
+    database, ray = await asyncio.gather(_database(resources), _ray(resources))
+    parts = {**database, "ray": ray}
+    good = all(part.ok for part in parts.values())
+    response.status_code = 200 if good else 503
+    return Readiness(status="ready" if good else "not_ready", parts=parts)
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics of this replica, and the jobs by state."""
+    web = web_of(request)
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S), scope(web.resources) as s:
+            web.measurements.jobs({state: count for state, count in await s.connection.execute(_JOBS)})
+    except Exception:
+        web.measurements.jobs({})
+    return Response(web.measurements.exposition(), media_type=CONTENT_TYPE)
+
+
+async def _database(resources: Resources) -> dict[str, Part]:
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S), scope(resources) as s:
+            age_s = await s.connection.scalar(_BEAT_AGE)
+    except Exception as error:
+        away = Part(ok=False, detail=f"not answering ({type(error).__name__})")
+        return {"database": away, "controller": Part(ok=False, detail="unknown")}
+    fresh = age_s is not None and age_s <= BEAT_AGE_MAX_S
+    seen = "has never led" if age_s is None else f"last beat {age_s:.1f} s ago"
+    return {"database": Part(ok=True, detail="answers"), "controller": Part(ok=fresh, detail=seen)}
+
+
+async def _ray(resources: Resources) -> Part:
+    """Ray's own health address on its dashboard; a replica without Ray (tests, a plain server) does not need it."""
+    url = resources.settings.ray_dashboard_url
+    if not url:
+        return Part(ok=True, detail="not used")
+    try:
+        async with httpx.AsyncClient(timeout=CHECK_TIMEOUT_S) as client:
+            answer = await client.get(f"{url}/api/gcs_healthz")
+    except httpx.HTTPError as error:
+        return Part(ok=False, detail=f"not answering ({type(error).__name__})")
+    return Part(ok=answer.status_code == 200, detail=f"answered {answer.status_code}")

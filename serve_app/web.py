@@ -1,0 +1,129 @@
+"""What one web replica holds beside its resources, and what runs in its background."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator
+from typing import Final
+
+from fastapi import Request, WebSocket
+
+from qubix.bootstrap import Resources, scope
+from qubix.kernel.ids import new_id
+from qubix.live.feed import EventReader, Feed
+from qubix.live.hub import Hub, LiveHub, LocalRelay
+from qubix.live.store import PostgresReader
+from qubix.observability import logger
+from qubix.postgres import outbox
+from serve_app.breaker import Breaker
+from serve_app.callers import KnownCallers
+from serve_app.limits import RateLimits
+from serve_app.metrics import Measurements
+from serve_app.origin import Origins
+from serve_app.sockets import AgentSockets, ClientSockets
+
+PAUSE_S: Final = 1.0
+SESSIONS: Final = "sessions"
+"""Wakes with a user's id: one of the user's sessions or keys ended."""
+log = logger("web")
+
+
+@dataclasses.dataclass(frozen=True)
+class Web:
+    """One replica."""
+
+    resources: Resources
+    hub: Hub
+    feed: Feed
+    limits: RateLimits
+    breaker: Breaker
+    origins: Origins
+    measurements: Measurements
+    agents: AgentSockets
+    clients: ClientSockets
+    callers: KnownCallers
+
+    @contextlib.asynccontextmanager
+    async def background(self) -> AsyncIterator[None]:
+        """Run the replica's loops around the application's life."""
+        await self._start_feed()
+        loops = [self.feed.run(), self.hub.run(), self._hear_events(), self._publish(), self._send_desired(), self._check_clients()]
+        tasks = [asyncio.create_task(loop) for loop in loops]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _start_feed(self) -> None:
+        while True:
+            try:
+                return await self.feed.start()
+            except Exception as error:
+                log.warning("waiting for the database", error=type(error).__name__)
+                await asyncio.sleep(PAUSE_S)
+
+    async def _hear_events(self) -> None:
+        async for _ in self.resources.listen("events"):
+            self.feed.wake()
+
+    async def _publish(self) -> None:
+        """Give positions to committed events. Every replica tries; the advisory lock lets one through."""
+        async for _ in self.resources.listen("outbox"):
+            try:
+                await self._publish_once()
+            except Exception as error:
+                log.warning("cannot publish events", error=type(error).__name__)
+                await asyncio.sleep(PAUSE_S)
+
+    async def _publish_once(self) -> None:
+        count = outbox.PUBLISH_BATCH_MAX
+        while count == outbox.PUBLISH_BATCH_MAX:
+            async with scope(self.resources) as s:
+                count = await outbox.publish(s.connection)
+                if count:
+                    s.wake("events")
+        if count:
+            self.feed.wake()
+
+    async def _send_desired(self) -> None:
+        async for nodes in self.resources.listen("nodes"):
+            self.agents.refresh(nodes)
+
+    async def _check_clients(self) -> None:
+        async for users in self.resources.listen(SESSIONS):
+            self.clients.check(users)
+            if users:
+                self.callers.forget()
+
+
+def make_web(resources: Resources) -> Web:
+    """A replica over its resources; the hub of the resources is used where there is one."""
+
+    @contextlib.asynccontextmanager
+    async def reader() -> AsyncIterator[EventReader]:
+        async with scope(resources) as s:
+            yield PostgresReader(s.connection)
+
+    settings = resources.settings
+    return Web(
+        resources=resources,
+        hub=resources.hub or LiveHub(new_id().hex, LocalRelay()),
+        feed=Feed(reader),
+        limits=RateLimits(settings),
+        breaker=Breaker(resources.clock),
+        origins=Origins(settings.public_url, settings.cors_origins),
+        measurements=Measurements(),
+        agents=AgentSockets(),
+        clients=ClientSockets(),
+        callers=KnownCallers(resources.clock),
+    )
+
+
+def web_of(connection: Request | WebSocket) -> Web:
+    """The replica that serves this request or socket."""
+    web: Web = connection.app.state.web
+    return web
