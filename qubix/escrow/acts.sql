@@ -6,7 +6,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE payer bigint := wallet_of(p_user, p_asset); account bigint;
 BEGIN
   IF payer IS NULL THEN RETURN -6; END IF;
-  account := nextval(pg_get_serial_sequence('accounts', 'id'));
+  account := nextval('accounts_id_seq');
   WITH opened AS (
     INSERT INTO escrows (id, asset, payer_id, account_id) VALUES (p_escrow, p_asset, payer, account) ON CONFLICT (id) DO NOTHING RETURNING account_id)
   INSERT INTO accounts (id, asset, kind, owner_id) SELECT account_id, p_asset, 'escrow', p_user FROM opened;
@@ -56,7 +56,8 @@ $$;
 -- escrow waits: the first call leaves its lines as the proposal, and once the arbiter has ruled (or the time for it is over) the
 -- same call settles, paying the payees at most what was ruled.
 CREATE FUNCTION settle(p_escrow uuid, p_outcome text, p_lines text[], p_payees uuid[], p_gross bigint[], p_metered_ms bigint[], p_fee_bps integer, p_window interval, p_decision interval)
-RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
   e escrows; ruled rulings; digest_now bytea; total numeric; paying bigint; state_now text; matures timestamptz; line_count integer := cardinality(p_lines);
   wallets bigint[]; amounts bigint[]; purses bigint[];
@@ -98,7 +99,7 @@ BEGIN
         FROM unnest(p_lines, p_gross) WITH ORDINALITY AS l (line, gross, n)) s;
 
   PERFORM 1 FROM accounts WHERE id IN (e.payer_id, e.account_id) ORDER BY id FOR NO KEY UPDATE;
-  SELECT array_agg(CASE WHEN amount > 0 THEN nextval(pg_get_serial_sequence('accounts', 'id')) END ORDER BY i) INTO purses
+  SELECT array_agg(CASE WHEN amount > 0 THEN nextval('accounts_id_seq') END ORDER BY i) INTO purses
   FROM unnest(amounts) WITH ORDINALITY AS a (amount, i);
   INSERT INTO accounts (id, asset, kind, owner_id)
   SELECT purse, e.asset, 'earning', payee FROM unnest(purses, p_payees) AS l (purse, payee) WHERE purse IS NOT NULL;

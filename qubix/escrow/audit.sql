@@ -21,9 +21,8 @@ UNION ALL
 SELECT 'every purse belongs to an escrow or an earning', count(*), min(a.id::text)
 FROM accounts a WHERE (a.kind = 'escrow' AND NOT EXISTS (SELECT 1 FROM escrows e WHERE e.account_id = a.id))
    OR (a.kind = 'earning' AND NOT EXISTS (SELECT 1 FROM earnings g WHERE g.account_id = a.id));
-GRANT SELECT ON escrow_audit TO qubix_web, qubix_controller, qubix_treasury;
 
-CREATE FUNCTION audit() RETURNS TABLE (rule text, n bigint, example text) LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
+CREATE FUNCTION audit() RETURNS TABLE (rule text, n bigint, example text) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   SELECT * FROM ledger_audit UNION ALL SELECT * FROM treasury_audit UNION ALL SELECT * FROM escrow_audit
 $$;
 REVOKE ALL ON FUNCTION audit FROM PUBLIC;

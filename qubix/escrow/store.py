@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from qubix.escrow.model import Earning, EarningsSummary, EarningState, Escrow, EscrowState, Line, Outcome, Proposal, average_hourly_rate
 from qubix.kernel.money import Asset, Qu
 from qubix.ledger.model import Code
+from qubix.postgres.call import Caller
 from qubix.postgres.metadata import declare_sql, metadata
 
 _NOW: Final = sa.text("clock_timestamp()")
@@ -149,14 +150,6 @@ SELECT g.id FROM earnings g LEFT JOIN rulings r ON r.escrow_id = g.escrow_id
 WHERE g.state = 'FROZEN' AND (r.escrow_id IS NOT NULL OR g.frozen_at + make_interval(secs => :decision_s) <= now())
 ORDER BY g.frozen_at LIMIT :most
 """)
-_SETTLE: Final = sa.text("""
-SELECT settle(:escrow, :outcome, :lines, :payees, :gross, :ms, :fee_bps, make_interval(secs => :window_s), make_interval(secs => :decision_s))
-""").bindparams(
-    sa.bindparam("lines", type_=pg.ARRAY(sa.Text)),
-    sa.bindparam("payees", type_=pg.ARRAY(_UUID)),
-    sa.bindparam("gross", type_=pg.ARRAY(sa.BigInteger)),
-    sa.bindparam("ms", type_=pg.ARRAY(sa.BigInteger)),
-)
 # Net of the fee. Hours count every line that was metered, also the ones that earned nothing.
 _EARNINGS: Final = sa.text("""
 WITH mine AS (SELECT id, asset FROM accounts WHERE owner_id = :user AND kind = 'wallet'),
@@ -182,69 +175,56 @@ class EscrowStore:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
+        self._caller = Caller(connection)
 
-    async def _act(self, sql: str, **values: object) -> Code:
-        return Code(int(await self._connection.scalar(sa.text(sql), values)))
+    async def _act(self, sql: str, *arguments: object) -> Code:
+        return Code(await self._caller.value(sql, *arguments))
 
     async def open(self, escrow: UUID, user: UUID, asset: Asset) -> Code:
         """Make a PENDING escrow and its account."""
-        return await self._act("SELECT open_escrow(:escrow, :user, cast(:asset AS smallint))", escrow=escrow, user=user, asset=asset.value)
+        return await self._act("SELECT open_escrow($1, $2, $3)", escrow, user, asset.value)
 
     async def fund(self, escrow: UUID, n: int, amount: Qu) -> Code:
         """Step `n` of the funding: payer's wallet → escrow."""
-        return await self._act("SELECT fund(:escrow, :n, :amount)", escrow=escrow, n=n, amount=amount)
+        return await self._act("SELECT fund($1, $2, $3)", escrow, n, amount)
 
     async def cancel_pending(self, escrow: UUID) -> Code:
         """Close an escrow that was never funded."""
-        return await self._act("SELECT cancel_pending_escrow(:escrow)", escrow=escrow)
+        return await self._act("SELECT cancel_pending_escrow($1)", escrow)
 
     async def settle(
         self, escrow: UUID, outcome: Outcome, lines: Sequence[Line], *, fee_bps: int, window_s: float, decision_s: float
     ) -> Code:
         """The job's end."""
-        return Code(
-            int(
-                await self._connection.scalar(
-                    _SETTLE,
-                    {
-                        "escrow": escrow,
-                        "outcome": outcome.value,
-                        "lines": [line.line for line in lines],
-                        "payees": [line.payee for line in lines],
-                        "gross": [line.gross for line in lines],
-                        "ms": [line.metered_ms for line in lines],
-                        "fee_bps": fee_bps,
-                        "window_s": float(window_s),
-                        "decision_s": float(decision_s),
-                    },
-                )
-            )
+        return await self._act(
+            "SELECT settle($1, $2, $3, $4, $5, $6, $7, make_interval(secs => $8), make_interval(secs => $9))",
+            escrow,
+            outcome.value,
+            [line.line for line in lines],
+            [line.payee for line in lines],
+            [line.gross for line in lines],
+            [line.metered_ms for line in lines],
+            fee_bps,
+            float(window_s),
+            float(decision_s),
         )
 
     async def mature(self, earnings: Sequence[UUID]) -> list[Code]:
         """Pay out earnings whose window is over; one code per id, in their order."""
-        codes: list[int] = await self._connection.scalar(sa.text("SELECT mature(cast(:ids AS uuid[]))"), {"ids": list(earnings)}) or []
+        codes: list[int] = await self._caller.value("SELECT mature($1)", list(earnings)) if earnings else []
         return [Code(code) for code in codes]
 
     async def dispute(self, escrow: UUID, user: UUID, evidence: str) -> Code:
         """The payer's objection."""
-        return await self._act("SELECT dispute(:escrow, :user, :evidence)", escrow=escrow, user=user, evidence=evidence)
+        return await self._act("SELECT dispute($1, $2, $3)", escrow, user, evidence)
 
     async def rule(self, escrow: UUID, arbiter: UUID, to_payee: Qu | None, reason: str) -> Code:
         """The arbiter's row."""
-        return await self._act(
-            "SELECT rule(:escrow, :arbiter, cast(:to_payee AS bigint), :reason)",
-            escrow=escrow,
-            arbiter=arbiter,
-            to_payee=to_payee,
-            reason=reason,
-        )
+        return await self._act("SELECT rule($1, $2, $3, $4)", escrow, arbiter, to_payee, reason)
 
     async def resolve(self, earning: UUID, decision_s: float) -> Code:
         """End a frozen earning."""
-        return await self._act(
-            "SELECT resolve(:earning, make_interval(secs => :decision_s))", earning=earning, decision_s=float(decision_s)
-        )
+        return await self._act("SELECT resolve($1, make_interval(secs => $2))", earning, float(decision_s))
 
     async def read(self, escrow: UUID) -> Escrow | None:
         """One escrow, None where there is none."""

@@ -1,7 +1,6 @@
 -- Walls of escrows and earnings: transitions, finality, and the end condition, checked again by the database at every commit.
 
 CREATE FUNCTION escrow_is_final(p_state text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$ SELECT p_state IN ('RELEASED','REFUNDED','SPLIT') $$;
-CREATE FUNCTION earning_is_final(p_state text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$ SELECT p_state IN ('PAID','REVERSED','SPLIT') $$;
 
 -- The tables of qubix/escrow/model.py, once more. PENDING to LOCKED and PENDING to PAID, the hot ones, are let through by the WHEN.
 CREATE FUNCTION refuse_transition() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -34,25 +33,24 @@ CREATE TRIGGER disputes_keep_all BEFORE TRUNCATE ON disputes FOR EACH STATEMENT 
 CREATE TRIGGER rulings_keep BEFORE UPDATE OR DELETE ON rulings FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER rulings_keep_all BEFORE TRUNCATE ON rulings FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- The end condition: the state is final exactly when the account is closed. Deferred, so an act may take its steps in any order.
+-- The end condition: the state is final exactly when the account is closed. Deferred, so an act may take its steps in any order;
+-- it fires where either becomes true (neither ever becomes false again), and looks whether the other is.
 CREATE FUNCTION final_is_closed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE account bigint; is_final boolean; is_closed boolean;
+DECLARE other boolean;
 BEGIN
-  IF TG_TABLE_NAME = 'accounts' THEN account := NEW.id; ELSE account := NEW.account_id; END IF;
-  SELECT closed INTO is_closed FROM accounts WHERE id = account;
-  SELECT escrow_is_final(state) INTO is_final FROM escrows WHERE account_id = account;
-  IF NOT FOUND THEN SELECT earning_is_final(state) INTO is_final FROM earnings WHERE account_id = account; END IF;
-  IF is_final IS DISTINCT FROM is_closed THEN
-    RAISE EXCEPTION 'end condition: account % closed is %, final is %', account, is_closed, is_final USING ERRCODE = 'integrity_constraint_violation';
+  IF TG_TABLE_NAME <> 'accounts' THEN SELECT closed INTO other FROM accounts WHERE id = NEW.account_id;
+  ELSIF NEW.kind = 'escrow' THEN SELECT state IN ('RELEASED','REFUNDED','SPLIT') INTO other FROM escrows WHERE account_id = NEW.id;
+  ELSE SELECT state IN ('PAID','REVERSED','SPLIT') INTO other FROM earnings WHERE account_id = NEW.id;
+  END IF;
+  IF other IS NOT TRUE THEN
+    RAISE EXCEPTION 'end condition: % %: final and closed must go together', TG_TABLE_NAME, NEW.id USING ERRCODE = 'integrity_constraint_violation';
   END IF;
   RETURN NULL;
 END $$;
-CREATE CONSTRAINT TRIGGER escrows_born AFTER INSERT ON escrows DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION final_is_closed();
-CREATE CONSTRAINT TRIGGER escrows_end AFTER UPDATE OF state ON escrows DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+CREATE CONSTRAINT TRIGGER escrows_end AFTER INSERT OR UPDATE OF state ON escrows DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
   WHEN (NEW.state IN ('RELEASED','REFUNDED','SPLIT')) EXECUTE FUNCTION final_is_closed();
-CREATE CONSTRAINT TRIGGER earnings_born AFTER INSERT ON earnings DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION final_is_closed();
-CREATE CONSTRAINT TRIGGER earnings_end AFTER UPDATE OF state ON earnings DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+CREATE CONSTRAINT TRIGGER earnings_end AFTER INSERT OR UPDATE OF state ON earnings DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
   WHEN (NEW.state IN ('PAID','REVERSED','SPLIT')) EXECUTE FUNCTION final_is_closed();
 CREATE CONSTRAINT TRIGGER accounts_end AFTER INSERT OR UPDATE OF closed ON accounts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
   WHEN (NEW.closed) EXECUTE FUNCTION final_is_closed();
-REVOKE ALL ON FUNCTION escrow_is_final, earning_is_final, refuse_transition, final_is_closed FROM PUBLIC;
+REVOKE ALL ON FUNCTION escrow_is_final, refuse_transition, final_is_closed FROM PUBLIC;

@@ -25,4 +25,3 @@ UNION ALL
 SELECT 'only the chain is overdrawn', count(*), min(id::text) FROM accounts WHERE kind <> 'chain' AND posted < held
 UNION ALL
 SELECT 'a closed account is empty', count(*), min(id::text) FROM accounts WHERE closed AND (posted <> 0 OR held <> 0);
-GRANT SELECT ON ledger_audit TO qubix_web, qubix_controller, qubix_treasury;

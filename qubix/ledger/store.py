@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from qubix.kernel.money import Asset, Qu
 from qubix.ledger.model import Balance, Code, Entry, EntryStatus, EntryType, Problem
+from qubix.postgres.call import Caller
 from qubix.postgres.metadata import declare_sql, metadata
 
 _NOW: Final = sa.text("clock_timestamp()")
@@ -165,13 +166,14 @@ class LedgerStore:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
+        self._caller = Caller(connection)
 
-    async def _act(self, statement: sa.TextClause, **values: object) -> Code:
-        return Code(int(await self._connection.scalar(statement, values)))
+    async def _act(self, sql: str, *arguments: object) -> Code:
+        return Code(await self._caller.value(sql, *arguments))
 
     async def found(self, network: str) -> Code:
         """Write the network at the database's birth; only the owner's role may."""
-        return await self._act(sa.text("SELECT found_ledger(:network)"), network=network)
+        return await self._act("SELECT found_ledger($1)", network)
 
     async def network(self) -> str | None:
         """The network, None before `found`."""
@@ -180,13 +182,11 @@ class LedgerStore:
 
     async def open_wallets(self, user: UUID) -> Code:
         """One wallet per asset."""
-        return await self._act(sa.text("SELECT open_wallets(:user)"), user=user)
+        return await self._act("SELECT open_wallets($1)", user)
 
     async def faucet(self, user: UUID, asset: Asset, amount: Qu, n: str) -> Code:
         """Test money, once per `n`."""
-        return await self._act(
-            sa.text("SELECT faucet(:user, cast(:asset AS smallint), :amount, :n)"), user=user, asset=asset.value, amount=amount, n=n
-        )
+        return await self._act("SELECT faucet($1, $2, $3, $4)", user, asset.value, amount, n)
 
     async def balances(self, user: UUID) -> tuple[Balance, ...]:
         """The user's wallets, by asset; empty for an unknown user."""

@@ -12,44 +12,55 @@ $$;
 CREATE FUNCTION deposit(p_tx_ids text[], p_indexes integer[], p_assets smallint[], p_amounts bigint[], p_owners uuid[], p_addresses text[], p_ticks bigint[], p_proofs text[])
 RETURNS integer[] LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
-DECLARE
-  ids uuid[]; targets bigint[]; chains bigint[]; codes integer[]; good integer[];
+DECLARE ids uuid[]; targets bigint[]; chains bigint[]; codes integer[];
 BEGIN
   IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN array_fill(-7, ARRAY[cardinality(p_tx_ids)]); END IF;
-  SELECT array_agg(chain_row_id('deposit', i.asset, i.tx_id, i.index) ORDER BY i.n), array_agg(coalesce(w.id, s.id) ORDER BY i.n),
-         array_agg(c.id ORDER BY i.n)
+  SELECT array_agg(chain_row_id('deposit', i.asset, i.tx_id, i.index) ORDER BY i.n), array_agg(coalesce(w.id, p.suspense) ORDER BY i.n),
+         array_agg(p.chain ORDER BY i.n)
   INTO ids, targets, chains
   FROM unnest(p_tx_ids, p_indexes, p_assets, p_owners) WITH ORDINALITY AS i (tx_id, index, asset, owner_id, n)
-  LEFT JOIN accounts w ON w.owner_id = i.owner_id AND w.asset = i.asset AND w.kind = 'wallet'
-  LEFT JOIN accounts s ON s.kind = 'suspense' AND s.asset = i.asset AND s.owner_id IS NULL
-  LEFT JOIN accounts c ON c.kind = 'chain' AND c.asset = i.asset AND c.owner_id IS NULL;
+  LEFT JOIN LATERAL (SELECT id FROM accounts a WHERE a.owner_id = i.owner_id AND a.asset = i.asset AND a.kind = 'wallet') w ON true
+  LEFT JOIN (SELECT s.asset, s.id AS suspense, c.id AS chain FROM accounts s JOIN accounts c ON c.asset = s.asset AND c.kind = 'chain' AND c.owner_id IS NULL
+             WHERE s.kind = 'suspense' AND s.owner_id IS NULL) p ON p.asset = i.asset;
   PERFORM 1 FROM accounts WHERE id = ANY(targets || chains) ORDER BY id FOR NO KEY UPDATE;
-  -- A repeat within the batch is judged against the batch's first, a repeat of a recorded row against that row.
-  WITH items AS (
-    SELECT i.*, first_value(i.n) OVER same AS first_n, first_value(i.amount) OVER same AS first_amount,
-           first_value(i.owner_id) OVER same AS first_owner, first_value(i.address) OVER same AS first_address,
-           sum(i.amount::numeric) OVER (PARTITION BY i.asset ORDER BY i.n) AS so_far
-    FROM unnest(ids, p_amounts, p_owners, p_addresses, p_assets, targets) WITH ORDINALITY AS i (id, amount, owner_id, address, asset, target, n)
-    WINDOW same AS (PARTITION BY i.id ORDER BY i.n))
-  SELECT array_agg(CASE
-      WHEN i.amount IS NULL OR i.amount <= 0 OR i.id IS NULL OR i.target IS NULL THEN -5
-      WHEN k.id IS NOT NULL THEN CASE WHEN (k.amount, k.address, kt.credit_id) = (i.amount, i.address, i.target) THEN 1 ELSE -1 END
-      WHEN i.n <> i.first_n THEN
-        CASE WHEN (i.amount, i.address) = (i.first_amount, i.first_address) AND i.owner_id IS NOT DISTINCT FROM i.first_owner THEN 1 ELSE -1 END
-      WHEN c.posted - i.so_far < -9223372036854775807 THEN -5
-      ELSE 0 END ORDER BY i.n)
-  INTO codes
-  FROM items i LEFT JOIN chain_rows k ON k.id = i.id LEFT JOIN transfers kt ON kt.id = transfer_id(k.id, 'deposit')
-  LEFT JOIN accounts c ON c.kind = 'chain' AND c.asset = i.asset AND c.owner_id IS NULL;
-  good := array_positions(codes, 0);
-  IF cardinality(good) = 0 THEN RETURN codes; END IF;
+  codes := deposit_codes(ids, p_assets, p_amounts, p_addresses, targets);
+  IF array_position(codes, 0) IS NULL THEN RETURN codes; END IF;
   INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, tick, archived_at, second_proof)
   SELECT i.id, 'deposit', i.tx_id, i.index, i.asset, i.amount, i.address, i.tick, clock_timestamp(), i.proof
   FROM unnest(codes, ids, p_tx_ids, p_indexes, p_assets, p_amounts, p_addresses, p_ticks, p_proofs)
     AS i (code, id, tx_id, index, asset, amount, address, tick, proof) WHERE i.code = 0;
   PERFORM post_batch(array_agg(transfer_id(i.id, 'deposit')), array_agg('deposit'::text), array_agg(i.id), array_agg(i.chain), array_agg(i.target),
                      array_agg(i.amount), '{}'::bigint[])
-  FROM (SELECT * FROM unnest(codes, ids, chains, targets, p_amounts) WITH ORDINALITY AS i (code, id, chain, target, amount, n) WHERE code = 0 ORDER BY n) i;
+  FROM unnest(codes, ids, chains, targets, p_amounts) AS i (code, id, chain, target, amount) WHERE code = 0;
+  RETURN codes;
+END $$;
+
+-- A repeat within the batch is judged against the batch's first, a repeat of a recorded row against that row. Judged one by one only
+-- where something is not plain.
+CREATE FUNCTION deposit_codes(p_ids uuid[], p_assets smallint[], p_amounts bigint[], p_addresses text[], p_targets bigint[]) RETURNS integer[] LANGUAGE plpgsql AS $$
+DECLARE codes integer[];
+BEGIN
+  IF NOT EXISTS (SELECT 1 FROM chain_rows WHERE id = ANY(p_ids)) AND NOT EXISTS (
+      SELECT 1 FROM (SELECT count(*) AS items, count(DISTINCT id) AS ids, min(amount) AS least, sum(amount::numeric) AS total, count(amount) AS given,
+                            count(target) AS targets FROM unnest(p_ids, p_amounts, p_targets) AS i (id, amount, target)) b
+      JOIN accounts c ON c.kind = 'chain' AND c.owner_id IS NULL AND c.asset = ANY(p_assets)
+      WHERE items <> ids OR items <> given OR items <> targets OR least <= 0 OR c.posted - total < -9223372036854775807)
+    AND array_position(p_assets, NULL) IS NULL AND array_position(p_addresses, NULL) IS NULL
+  THEN RETURN array_fill(0, ARRAY[cardinality(p_ids)]); END IF;
+  WITH items AS (
+    SELECT i.*, first_value(i.n) OVER same AS first_n, first_value(i.amount) OVER same AS first_amount, first_value(i.address) OVER same AS first_address,
+           first_value(i.target) OVER same AS first_target, sum(i.amount::numeric) OVER (PARTITION BY i.asset ORDER BY i.n) AS so_far
+    FROM unnest(p_ids, p_assets, p_amounts, p_addresses, p_targets) WITH ORDINALITY AS i (id, asset, amount, address, target, n)
+    WINDOW same AS (PARTITION BY i.id ORDER BY i.n))
+  SELECT array_agg(CASE
+      WHEN i.amount IS NULL OR i.amount <= 0 OR i.id IS NULL OR i.target IS NULL OR i.address IS NULL THEN -5
+      WHEN k.id IS NOT NULL THEN CASE WHEN (k.amount, k.address, t.credit_id) = (i.amount, i.address, i.target) THEN 1 ELSE -1 END
+      WHEN i.n <> i.first_n THEN CASE WHEN (i.amount, i.address, i.target) = (i.first_amount, i.first_address, i.first_target) THEN 1 ELSE -1 END
+      WHEN c.posted - i.so_far < -9223372036854775807 THEN -5
+      ELSE 0 END ORDER BY i.n)
+  INTO codes
+  FROM items i LEFT JOIN chain_rows k ON k.id = i.id LEFT JOIN transfers t ON t.id = transfer_id(k.id, 'deposit')
+  LEFT JOIN accounts c ON c.kind = 'chain' AND c.asset = i.asset AND c.owner_id IS NULL;
   RETURN codes;
 END $$;
 
@@ -117,9 +128,8 @@ UNION ALL
 SELECT 'every recorded chain row has its transfer', count(*), min(r.id::text) FROM chain_rows r
 WHERE r.kind <> 'withdrawal' AND NOT EXISTS (
   SELECT 1 FROM transfers t WHERE t.id = transfer_id(r.id, CASE r.kind WHEN 'deposit' THEN 'deposit' ELSE 'fee' END) AND t.amount = abs(r.amount));
-GRANT SELECT ON treasury_audit TO qubix_web, qubix_controller, qubix_treasury;
 
-REVOKE ALL ON FUNCTION chain_row_id, deposit, withdraw, withdrawn, cost FROM PUBLIC;
+REVOKE ALL ON FUNCTION chain_row_id, deposit_codes, deposit, withdraw, withdrawn, cost FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION withdraw TO qubix_web;
 GRANT EXECUTE ON FUNCTION deposit, withdrawn, cost TO qubix_treasury;
 GRANT SELECT ON chain_rows TO qubix_web, qubix_controller, qubix_treasury, qubix_signer;

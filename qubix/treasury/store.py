@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Final
+from collections.abc import Sequence
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from qubix.kernel.money import Asset, Qu
 from qubix.ledger.model import Code
+from qubix.postgres.call import Caller
 from qubix.postgres.metadata import declare_sql, metadata
 
 chain_rows = sa.Table(
@@ -21,7 +22,7 @@ chain_rows = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("tx_id", sa.Text, nullable=False),
     sa.Column("index", sa.Integer, nullable=False),
-    sa.Column("asset", sa.ForeignKey("assets.id"), nullable=False),
+    sa.Column("asset", sa.SmallInteger, nullable=False),
     sa.Column("amount", sa.BigInteger, nullable=False, comment="what it did to the money that we hold on the chain"),
     sa.Column("address", sa.Text, nullable=False),
     sa.Column("tick", sa.BigInteger, nullable=False),
@@ -34,19 +35,6 @@ chain_rows = sa.Table(
     sa.Index("chain_rows_address_tick_idx", "address", "tick"),
 )
 declare_sql(__file__, "acts.sql", order=45)
-
-_DEPOSIT: Final = sa.text("""
-SELECT deposit(:tx_ids, :indexes, :assets, :amounts, :owners, :addresses, :ticks, :proofs)
-""").bindparams(
-    sa.bindparam("tx_ids", type_=pg.ARRAY(sa.Text)),
-    sa.bindparam("indexes", type_=pg.ARRAY(sa.Integer)),
-    sa.bindparam("assets", type_=pg.ARRAY(sa.SmallInteger)),
-    sa.bindparam("amounts", type_=pg.ARRAY(sa.BigInteger)),
-    sa.bindparam("owners", type_=pg.ARRAY(pg.UUID(as_uuid=True))),
-    sa.bindparam("addresses", type_=pg.ARRAY(sa.Text)),
-    sa.bindparam("ticks", type_=pg.ARRAY(sa.BigInteger)),
-    sa.bindparam("proofs", type_=pg.ARRAY(sa.Text)),
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,55 +58,38 @@ class TreasuryStore:
     """Chain money over one connection; every method is one statement."""
 
     def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+        self._caller = Caller(connection)
 
-    async def _act(self, sql: str, **values: object) -> Code:
-        return Code(int(await self._connection.scalar(sa.text(sql), values)))
+    async def _act(self, sql: str, *arguments: object) -> Code:
+        return Code(await self._caller.value(sql, *arguments))
 
-    async def deposit(self, deposits: list[Deposit]) -> list[Code]:
+    async def deposit(self, deposits: Sequence[Deposit]) -> list[Code]:
         """Record and credit up to a batch of deposits; one code per item, in their order."""
-        codes: list[int] = await self._connection.scalar(
-            _DEPOSIT,
-            {
-                "tx_ids": [d.tx_id for d in deposits],
-                "indexes": [d.index for d in deposits],
-                "assets": [d.asset.value for d in deposits],
-                "amounts": [d.amount for d in deposits],
-                "owners": [d.owner for d in deposits],
-                "addresses": [d.address for d in deposits],
-                "ticks": [d.tick for d in deposits],
-                "proofs": [d.proof for d in deposits],
-            },
+        codes: list[int] = await self._caller.value(
+            "SELECT deposit($1, $2, $3, $4, $5, $6, $7, $8)",
+            [d.tx_id for d in deposits],
+            [d.index for d in deposits],
+            [d.asset.value for d in deposits],
+            [d.amount for d in deposits],
+            [d.owner for d in deposits],
+            [d.address for d in deposits],
+            [d.tick for d in deposits],
+            [d.proof for d in deposits],
         )
         return [Code(code) for code in codes]
 
     async def withdraw(self, hold: UUID, user: UUID, asset: Asset, amount: Qu, address: str) -> Code:
         """Hold `amount` of the user's wallet for a payout to `address`."""
-        return await self._act(
-            "SELECT withdraw(:hold, :user, cast(:asset AS smallint), :amount, :address)",
-            hold=hold,
-            user=user,
-            asset=asset.value,
-            amount=amount,
-            address=address,
-        )
+        return await self._act("SELECT withdraw($1, $2, $3, $4, $5)", hold, user, asset.value, amount, address)
 
     async def captured(self, hold: UUID, tx_id: str, tick: int, proof: str) -> Code:
         """The chain paid the hold, whole."""
-        return await self._act("SELECT withdrawn(:hold, true, :tx_id, :tick, :proof)", hold=hold, tx_id=tx_id, tick=tick, proof=proof)
+        return await self._act("SELECT withdrawn($1, true, $2, $3, $4)", hold, tx_id, tick, proof)
 
     async def voided(self, hold: UUID, proof: str) -> Code:
         """It is proved that the chain will never pay the hold."""
-        return await self._act("SELECT withdrawn(:hold, false, NULL, NULL, :proof)", hold=hold, proof=proof)
+        return await self._act("SELECT withdrawn($1, false, NULL, NULL, $2)", hold, proof)
 
     async def cost(self, tx_id: str, asset: Asset, amount: Qu, address: str, tick: int, proof: str) -> Code:
         """A network or contract fee, paid by the house."""
-        return await self._act(
-            "SELECT cost(:tx_id, cast(:asset AS smallint), :amount, :address, :tick, :proof)",
-            tx_id=tx_id,
-            asset=asset.value,
-            amount=amount,
-            address=address,
-            tick=tick,
-            proof=proof,
-        )
+        return await self._act("SELECT cost($1, $2, $3, $4, $5, $6)", tx_id, asset.value, amount, address, tick, proof)

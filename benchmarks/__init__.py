@@ -1,0 +1,1 @@
+"""Programs that measure both sides in one run and print one JSON line per case."""
