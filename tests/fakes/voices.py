@@ -28,6 +28,7 @@ from qubix.agent.protocol import (
     Finished,
     Hello,
     Log,
+    NodeFacts,
     Progress,
     Running,
     Status,
@@ -54,14 +55,14 @@ class Voice:
     provider_id: UUID
     owner_id: UserId
     device_uuids: tuple[str, ...]
-    facts: object
+    facts: NodeFacts
     session: UUID | None = None
     token: str = ""
     seq: int = 0
 
     async def hello(self) -> Desired:
         """Open a session; it is the current one from now on."""
-        hello = Hello(node=self.node_id, signature=self.key.sign(hello_bytes(NONCE, self.node_id)).hex(), facts=self.facts)  # type: ignore[arg-type]
+        hello = Hello(node=self.node_id, signature=self.key.sign(hello_bytes(NONCE, self.node_id)).hex(), facts=self.facts)
         async with scope(self.resources) as s:
             opened = await s.sessions.open(hello, NONCE)
         self.session, self.token, self.seq = opened.welcome.session, opened.welcome.token, 0
