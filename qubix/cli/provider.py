@@ -1,11 +1,240 @@
-"""stub"""
+"""Share a GPU: `qubix provider join | status | price | pause | drain | leave`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import typer
 
-app = typer.Typer()
+from qubix.cli import config, runfile
+from qubix.cli.client import Client, connect
+from qubix.cli.output import JsonFlag, Output, YesFlag, ago, amount, gibibytes, table
+from qubix.cli.processes import end, seen
+from qubix.cli.supervise import signals_set, start_and_wait
+from qubix.kernel.errors import Conflict, Invalid, NotFound, QubixError
+
+app = typer.Typer(help="Share this machine's GPUs and earn.", no_args_is_help=True)
+STOP_TIMEOUT_S: Final = 30.0
+HomeOption = Annotated[Path | None, typer.Option(help="The agent's folder: its key, its spool.")]
+NodeOption = Annotated[str | None, typer.Option("--node", help="A machine's id or name; default: this one, or the only one.")]
+
+
+def default_home() -> Path:
+    """The agent's folder of this user on this machine."""
+    return runfile.default_data_dir() / "node"
 
 
 @app.command()
-def join() -> None: ...
+def join(
+    price: Annotated[int, typer.Option(prompt="Price per GPU-hour in QU", min=1, help="Whole units per GPU-hour.")],
+    declare_gpu: Annotated[
+        list[str] | None, typer.Option("--declare-gpu", help="MODEL:<GB>GB[:COUNT], for a machine that NVML cannot ask; shown as declared.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call this machine.")] = None,
+    region: Annotated[str, typer.Option(help="Lower case, as eu-central.")] = "eu",
+    price_class: Annotated[str, typer.Option(help="economy, standard or premium.")] = "standard",
+    address: Annotated[str | None, typer.Option(help="host:port of the cluster's head; default: the platform on this machine.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with the cluster's token.")] = None,
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="The platform's data folder, where it runs on this machine.")] = None,
+    home: HomeOption = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is online; qubix provider leave stops it.")] = False,
+    owner_pid: Annotated[int | None, typer.Option(hidden=True)] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Share this machine's GPUs: detects them, registers them, joins the Ray cluster, and stays until Ctrl-C. Repeating it is harmless."""
+    out = Output(as_json)
+    folder = (home or default_home()).resolve()
+    if detach:
+        line = [sys.executable, "-m", "qubix.cli.main", *(part for part in sys.argv[1:] if part not in ("--detach", "-d", "--json"))]
+        run = start_and_wait([*line, "--home", str(folder), "--price", str(price)], folder, "the node")
+        out.finish(_told(out, run, folder), then=("qubix provider status", "qubix provider price", "qubix provider leave"))
+        return
+    from qubix.cli.member import Member, Membership  # heavy: only where a node is started
+
+    head, token = _cluster(address, token_file, data_dir)
+    account = config.load()
+    plan = Membership(
+        url=account.url,
+        api_key=account.api_key,
+        address=head,
+        token_file=token,
+        home=folder,
+        declared=tuple(declare_gpu or ()),
+        name=name or platform.node() or "node",
+        region=region,
+        price_per_hour=price,
+        price_class=price_class,
+        owner=seen(owner_pid) if owner_pid else None,
+    )
+    with runfile.locked(folder):
+        runfile.clear_remains(folder)
+        member = Member(plan, say=lambda step: out.note(f"[dim]· {step}[/dim]"))
+        with signals_set(member.stopping):
+            try:
+                member.start()
+                member.announce()
+                document = _told(out, member.run, folder)
+                if out.as_json:
+                    out.finish(document)
+                out.note("online; Ctrl-C leaves the cluster, earnings stay")
+                member.watch()
+            except QubixError:
+                if not member.stopping.is_set():
+                    raise
+            finally:
+                out.note("leaving the cluster")
+                member.stop()
+
+
 @app.command()
-def leave() -> None: ...
+def status(as_json: JsonFlag = False) -> None:
+    """Show the machines, their GPUs and offers, and what they earned."""
+    out = Output(as_json)
+    with connect() as client:
+        mine = client.get("/api/providers/me")
+        earnings = client.get("/api/earnings")["items"]
+        nodes = [client.get(f"/api/nodes/{node['id']}") for node in mine["nodes"] if node["state"] != "left"]
+    rows = [
+        (
+            node["name"],
+            node["presence"] + (" paused" if node["paused"] else "") + (" draining" if node["draining"] else ""),
+            f"{len(node['devices'])} × {offer['model']} {gibibytes(offer['vram_bytes'])} ({offer['detected_by']})",
+            f"{offer['gpus_free']}/{offer['gpus']}",
+            amount(offer["price_per_hour"]),
+            node["sandbox"].get("limits") if node["sandbox"].get("ok") == "yes" else f"no: {node['sandbox'].get('reason')}",
+            ago(node["last_status_at"]),
+        )
+        for node in nodes
+        for offer in node["offers"]
+    ]
+    out.show(
+        table("Machines", ("name", "state", "gpus", "free", "per GPU-hour", "sandbox", "last heard"), rows, right=("free", "per GPU-hour"))
+    )
+    out.show(earnings_table(earnings))
+    document = {"provider": mine["id"], "nodes": nodes, "earnings": earnings}
+    out.finish(document, then=("qubix provider price NEW", "qubix provider pause", "qubix provider drain"))
+
+
+@app.command()
+def price(
+    units: Annotated[int, typer.Argument(min=1, help="Whole units per GPU-hour.")], node: NodeOption = None, as_json: JsonFlag = False
+) -> None:
+    """Change the price; quotes and jobs that exist keep theirs."""
+    out = Output(as_json)
+    with connect() as client:
+        changed = client.patch(f"/api/nodes/{node_of(client, node)}", {"price_per_hour": units})
+    out.show(f"{changed['name']} now asks {amount(units)} per GPU-hour")
+    out.finish(changed, then=("qubix provider status", "qubix offers"))
+
+
+@app.command()
+def pause(
+    node: NodeOption = None, resume: Annotated[bool, typer.Option("--resume", help="Take jobs again.")] = False, as_json: JsonFlag = False
+) -> None:
+    """Take the offers off the market for a while; what runs goes on."""
+    out = Output(as_json)
+    with connect() as client:
+        changed = client.patch(f"/api/nodes/{node_of(client, node)}", {"paused": not resume})
+    out.show(f"{changed['name']} {'takes jobs again' if resume else 'is paused'}")
+    out.finish(changed, then=("qubix provider pause --resume", "qubix provider status"))
+
+
+@app.command()
+def drain(
+    node: NodeOption = None, undo: Annotated[bool, typer.Option("--undo", help="Take jobs again.")] = False, as_json: JsonFlag = False
+) -> None:
+    """Take no new jobs and let the running ones end: before maintenance, or before leaving."""
+    out = Output(as_json)
+    with connect() as client:
+        changed = client.post(f"/api/nodes/{node_of(client, node)}/drain", {"draining": not undo})
+    out.show(f"{changed['name']} {'takes jobs again' if undo else 'drains'}")
+    out.finish(changed, then=("qubix provider status", "qubix provider leave", "qubix provider drain --undo"))
+
+
+@app.command()
+def leave(node: NodeOption = None, home: HomeOption = None, yes: YesFlag = False, as_json: JsonFlag = False) -> None:
+    """Leave the market and stop this machine's node; what was earned stays yours. Running attempts are lost: drain first."""
+    out = Output(as_json)
+    folder = (home or default_home()).resolve()
+    out.confirm("Leave the market? Running attempts are lost (qubix provider drain lets them end).", yes)
+    with connect() as client:
+        node_id = node_of(client, node, folder)
+        client.post(f"/api/nodes/{node_id}/leave")
+    run = runfile.read(folder)
+    stopped = run is not None and run.live and run.facts.get("node_id") == node_id and run.supervisor is not None
+    if stopped and run is not None and run.supervisor is not None:
+        end([run.supervisor], grace_s=STOP_TIMEOUT_S)
+    out.show("left; earnings stay")
+    out.finish({"left": node_id, "stopped": stopped}, then=("qubix wallet", "qubix provider join"))
+
+
+def node_of(client: Client, wanted: str | None, home: Path | None = None) -> str:
+    """The id of the machine that is meant: named, or this one, or the only one.
+
+    Raises: NotFound for an unknown one; Conflict where several could be meant.
+    """
+    nodes = [node for node in client.get("/api/providers/me")["nodes"] if node["state"] != "left"]
+    if wanted is None:
+        run = runfile.read(home or default_home())
+        wanted = run.facts.get("node_id") if run is not None and run.live else None
+    if wanted is None and len(nodes) == 1:
+        return str(nodes[0]["id"])
+    names = ", ".join(node["name"] for node in nodes) or "none"
+    if wanted is None:
+        raise Conflict(f"you have several machines: {names}", next_step="say which: --node NAME")
+    found = [node["id"] for node in nodes if wanted in (node["id"], node["name"])]
+    if len(found) != 1:
+        raise NotFound(f"no machine of yours is called {wanted}", next_step=f"yours: {names}")
+    return str(found[0])
+
+
+def earnings_table(earnings: list[Mapping[str, Any]]) -> Any:
+    """Earnings per asset; pending ones wait for their dispute window."""
+    columns = ("asset", "pending", "paid", "today", "month", "jobs")
+    rows = [
+        (
+            item["asset"],
+            amount(item["pending"]),
+            amount(item["total"] - item["pending"]),
+            amount(item["today"]),
+            amount(item["month"]),
+            item["jobs"],
+        )
+        for item in earnings
+    ]
+    return table("Earnings", columns, rows, right=columns[1:])
+
+
+def _cluster(address: str | None, token_file: Path | None, data_dir: Path | None) -> tuple[str, Path]:
+    if address and token_file:
+        return address, token_file.resolve()
+    if address or token_file:
+        raise Invalid("--address and --token-file belong together", next_step="give both, or neither on the platform's own machine")
+    folder = (data_dir or runfile.default_data_dir()).resolve()
+    run = runfile.read(folder)
+    if run is None or not run.live or "ray_address" not in run.facts:
+        raise Invalid(
+            f"no platform runs on {folder}",
+            next_step="name the cluster with --address HOST:PORT --token-file FILE, or the platform's data folder with --data-dir",
+        )
+    token = Path(run.facts["ray_token_file"])
+    if not os.access(token, os.R_OK):
+        raise Invalid(f"the cluster's token {token} is not readable for this user", next_step="ask the platform's owner for it")
+    return run.facts["ray_address"], token
+
+
+def _told(out: Output, run: runfile.RunFile, folder: Path) -> dict[str, Any]:
+    rows = [
+        ("node", run.facts.get("node_id")),
+        ("provider", run.facts.get("provider_id")),
+        ("platform", run.urls.get("application")),
+        ("home", str(folder)),
+    ]
+    out.show(table("This machine shares its GPUs", ("what", ""), rows))
+    return {"home": str(folder), **dataclasses.asdict(run)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import tarfile
+import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +24,8 @@ from qubix.cli.quantities import duration_s, pairs, size_bytes, spoken
 from qubix.kernel.errors import Invalid
 
 SCRIPT_KIND = "script"
+SCRIPT_INPUT = "main.py"
+"""The name under which the library's script job starts what it was sent."""
 DURATION_DEFAULT_S = 3600
 
 
@@ -70,10 +74,10 @@ def run(
         offer_id=offer, duration_max_s=duration_s(max_duration) if max_duration else None, budget=budget, price_max=price_max
     )
     with connect() as client:
-        quote = client.post("/api/quotes", request.body)
-        show_plan(out, quote)
+        plan = client.post("/api/quotes", request.body)
+        show_plan(out, plan)
         out.confirm("Lock the ceiling and run it?", yes)
-        extra = _present(name=name, wait_s=duration_s(wait) if wait else None, quote_id=quote_id(quote))
+        extra = _present(name=name, wait_s=duration_s(wait) if wait else None, quote_id=quote_id(plan))
         job = submit(client, request, **extra)
         job_id = str(job["id"])
         if detach:
@@ -101,7 +105,7 @@ def read_request(target: str, params: Mapping[str, str], needs: Mapping[str, Any
         if path.suffix or "/" in target:
             raise Invalid(f"there is no file {target}", next_step="name a script that exists, or a library job such as mnist")
         return _with_files(Request({"kind": target, "needs": dict(needs)}), params)
-    request = Request({"kind": SCRIPT_KIND, "needs": dict(needs)}, {SCRIPT_KIND: path})
+    request = Request({"kind": SCRIPT_KIND, "needs": dict(needs)}, {SCRIPT_INPUT: path})
     beside = path.with_name("job.toml")
     if beside.is_file():
         try:
@@ -114,23 +118,35 @@ def read_request(target: str, params: Mapping[str, str], needs: Mapping[str, Any
 
 
 def _with_files(request: Request, params: Mapping[str, str]) -> Request:
-    """Parameters that name an existing file become inputs; the others stay parameters."""
-    plain = {}
+    """A parameter that names an existing file or folder sends it as an input, and then holds the input's name."""
+    request.body["params"] = plain = dict(params)
     for name, value in params.items():
         path = Path(value)
-        if ("/" in value or path.suffix) and path.is_file():
-            request.files[name] = path
-        elif "/" in value and path.is_dir():
-            request.files |= {file.name: file for file in sorted(path.iterdir()) if file.is_file()}
-        else:
-            plain[name] = value
-    request.body["params"] = plain
+        if ("/" in value or path.suffix) and path.exists():
+            plain[name] = path.name + ".tar" if path.is_dir() else path.name
+            request.files[plain[name]] = path
     return request
+
+
+@contextlib.contextmanager
+def packed(path: Path) -> Iterator[Path]:
+    """A file as it is, a folder as one archive for the time of its upload."""
+    if not path.is_dir():
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="qubix-") as place:
+        archive = Path(place) / (path.name + ".tar")
+        with tarfile.open(archive, "w") as tar:
+            tar.add(path, arcname=path.name)
+        yield archive
 
 
 def submit(client: Client, request: Request, **extra: Any) -> Mapping[str, Any]:
     """Upload the inputs and make the job. Returns: the job. Raises: ApiError, with nothing created."""
-    inputs = [{"name": name, "upload_id": client.upload(path)["id"]} for name, path in request.files.items()]
+    inputs = []
+    for name, path in request.files.items():
+        with packed(path) as file:
+            inputs.append({"name": name, "upload_id": client.upload(file, name)["id"]})
     body = {**request.body, "inputs": inputs, **extra}
     if "quote_id" in extra:
         body.pop("offer_id", None)
@@ -139,26 +155,28 @@ def submit(client: Client, request: Request, **extra: Any) -> Mapping[str, Any]:
     return job
 
 
-def quote_id(quote: Mapping[str, Any]) -> str | None:
-    """The id inside a quote's answer; None where nothing matches now."""
-    inner = quote.get("quote") or {}
-    found = inner.get("id") or quote.get("id")
-    return None if found is None else str(found)
+def quote_id(plan: Mapping[str, Any]) -> str | None:
+    """The id of a plan's quote; None where nothing fits now."""
+    quote = plan.get("quote")
+    return None if quote is None else str(quote["id"])
 
 
-def show_plan(out: Output, quote: Mapping[str, Any]) -> None:
-    """The offers that were considered, the chosen one ticked, the ceiling and the estimate."""
-    inner = quote.get("quote") or quote
-    chosen = quote.get("offer") or {}
-    considered = [chosen] * bool(chosen) + [item for item in quote.get("alternatives") or [] if item.get("id") != chosen.get("id")]
-    if considered:
-        out.show(offer_table(considered, str(chosen.get("id") or inner.get("offer_id"))))
-    estimate = quote.get("estimate") or {}
-    rows = [("rate", f"{amount(inner.get('rate_max'))} per hour"), ("ceiling, locked until the end", amount(inner.get("ceiling")))]
-    if limit := inner.get("duration_max_s"):
-        rows.append(("longest run", spoken(limit)))
-    if seconds := estimate.get("duration_s"):
-        rows.append(("estimate", f"{spoken(seconds)}, {amount(estimate.get('cost'))}"))
+def show_plan(out: Output, plan: Mapping[str, Any]) -> None:
+    """The offers that were considered, the chosen one ticked, the ceiling and the estimate; or why nothing fits now."""
+    quote, chosen = plan.get("quote"), plan.get("offer")
+    if quote is None or chosen is None:
+        why = plan.get("unplaceable") or {}
+        out.show(f"nothing fits now: {why.get('message')}", str(why.get("relaxation") or why.get("next_step") or ""))
+        return
+    considered = [chosen, *(item for item in plan["alternatives"] if item["id"] != chosen["id"])]
+    out.show(offer_table(considered, chosen["id"]))
+    estimate = plan["estimate"]
+    rows = [
+        ("rate", f"{amount(quote['rate_max'])} per hour"),
+        ("ceiling, locked until the end", amount(quote["ceiling"])),
+        ("longest run", spoken(quote["duration_max_s"])),
+        ("estimate", f"{estimate['duration']}, {amount(estimate['cost'])}" if estimate["duration_s"] else "no benchmark for this job yet"),
+    ]
     out.show(table("Plan", ("what", ""), rows))
 
 

@@ -24,7 +24,7 @@ from qubix.postgres import migrate
 from qubix.postgres.embedded import EmbeddedServer, free_port
 from qubix.postgres.schema import ROLES
 
-READY_TIMEOUT_S: Final = 90.0
+READY_TIMEOUT_S: Final = 60.0
 OPERATOR_EMAIL: Final = "operator@qubix.example"
 _INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "SSL_CERT_FILE", "QUBIX_PG_BIN")
 _WATCH_INTERVAL_S: Final = 0.2

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from qubix.cli import runfile
 from qubix.cli.processes import Running, descendants, end, reap, seen
 from qubix.kernel.errors import Unavailable
 
@@ -24,6 +25,7 @@ STEADY_S: Final = 60.0
 """A child that ran this long has earned a fresh back-off."""
 WATCH_INTERVAL_S: Final = 0.2
 GRACE_S: Final = 10.0
+START_TIMEOUT_S: Final = 180.0
 LOG_TAIL_BYTES: Final = 1500
 
 
@@ -119,6 +121,28 @@ def look_after(child: Child, now: float) -> bool:
     child.due_at = 0.0
     child.start()
     return True
+
+
+def start_and_wait(line: Sequence[str], folder: Path, what: str) -> runfile.RunFile:
+    """Start a supervisor of its own over `folder` and wait until its run.json says that it is ready.
+
+    Args: line, its command line; what, named in the error. Raises: Unavailable with the end of its log.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_path = folder / "supervisor.log"
+    with os.fdopen(os.open(log_path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as log:
+        supervisor = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and supervisor.poll() is None:
+        run = runfile.read(folder)
+        if run is not None and run.state == "ready" and run.supervisor is not None and run.supervisor.pid == supervisor.pid:
+            return run
+        time.sleep(0.1)
+    if supervisor.poll() is None:
+        supervisor.terminate()
+        supervisor.wait(GRACE_S * 6)
+    told = log_path.read_text(errors="replace")[-LOG_TAIL_BYTES:].strip()
+    raise Unavailable(f"{what} did not start: {told}", next_step=f"read {log_path}; qubix doctor checks this machine")
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,9 +15,9 @@ import typer
 from qubix.cli import runfile
 from qubix.cli.output import ExitCode, JsonFlag, Output, YesFlag, table
 from qubix.cli.processes import Running, end, seen
+from qubix.cli.supervise import start_and_wait
 from qubix.kernel.errors import NotFound, QubixError, Unavailable
 
-START_TIMEOUT_S: Final = 180.0
 STOP_TIMEOUT_S: Final = 60.0
 PORT_DEFAULT: Final = 8080
 DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything that lasts is kept.")]
@@ -93,8 +92,6 @@ def start_detached(
     Args: folder, the data folder; owner, a pid whose end also ends the stack.
     Returns: its run file, and the first operator's key where it was made now. Raises: Unavailable with the reason.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log_path = folder / "supervisor.log"
     key_file = folder / "operator.key"
     line = [sys.executable, "-m", "qubix.cli.main", "up", "--data-dir", str(folder), "--host", host, "--port", str(port)]
     line += ["--key-file", str(key_file)]
@@ -102,24 +99,7 @@ def start_detached(
         line += ["--set", f"{name}={value}"]
     if owner is not None:
         line += ["--owner-pid", str(owner)]
-    fresh = os.open(log_path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-    with os.fdopen(fresh, "wb") as log:
-        supervisor = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        run = runfile.read(folder)
-        if run is not None and run.state == "ready" and run.supervisor is not None and run.supervisor.pid == supervisor.pid:
-            return run, _take(key_file)
-        if supervisor.poll() is not None:
-            break
-        time.sleep(0.1)
-    told = log_path.read_text(errors="replace")[-2000:].strip()
-    if supervisor.poll() is None:
-        supervisor.terminate()
-        supervisor.wait(STOP_TIMEOUT_S)
-    raise Unavailable(
-        f"Qubix did not start: {told}", next_step=f"read {log_path} and the logs in {folder / 'log'}; qubix doctor checks this machine"
-    )
+    return start_and_wait(line, folder, "Qubix"), _take(key_file)
 
 
 def stop(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import typer
 
 from qubix.cli.offers import grouped
 from qubix.cli.quantities import duration_s, pairs, size_bytes, spoken
-from qubix.cli.run import read_request
+from qubix.cli.run import packed, read_request
 from qubix.kernel.errors import Invalid
 
 
@@ -53,7 +54,7 @@ def test_a_script_becomes_the_script_jobs_input(tmp_path: Path) -> None:
     script.write_text("print(1)")
     request = read_request(str(script), {}, {})
     assert request.body["kind"] == "script"
-    assert request.files == {"script": script}
+    assert request.files == {"main.py": script}
 
 
 def test_needs_come_from_the_job_toml_beside_the_script_and_flags_win(tmp_path: Path) -> None:
@@ -78,12 +79,23 @@ def test_a_file_that_is_missing_is_not_taken_for_a_library_job() -> None:
         read_request("trian.py", {}, {})
 
 
-def test_a_parameter_that_names_a_file_becomes_an_input(tmp_path: Path) -> None:
-    images = tmp_path / "images.idx"
+def test_a_parameter_that_names_a_file_sends_it_as_an_input(tmp_path: Path) -> None:
+    images = tmp_path / "images.zip"
     images.write_bytes(b"1")
     request = read_request("mnist", {"data": str(images), "epochs": "1"}, {})
-    assert request.files == {"data": images}
-    assert request.body["params"] == {"epochs": "1"}
+    assert request.files == {"images.zip": images}
+    assert request.body["params"] == {"data": "images.zip", "epochs": "1"}
+
+
+def test_a_folder_is_sent_as_one_archive(tmp_path: Path) -> None:
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    (folder / "train-images-idx3-ubyte").write_bytes(b"123")
+    request = read_request("mnist", {"data": str(folder)}, {})
+    assert request.body["params"] == {"data": "mnist.tar"}
+    with packed(request.files["mnist.tar"]) as archive, tarfile.open(archive) as tar:
+        assert "mnist/train-images-idx3-ubyte" in tar.getnames()
+    assert not archive.exists()
 
 
 def test_offers_group_by_gpu_with_their_span_of_prices() -> None:
