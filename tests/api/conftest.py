@@ -78,6 +78,15 @@ class World:
             await client.aclose()
 
 
+async def until(condition: Callable[[], bool], *, timeout_s: float = 10) -> None:
+    """Wait for a condition. Raises: TimeoutError."""
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while not condition():
+        if asyncio.get_running_loop().time() > deadline:
+            raise TimeoutError
+        await asyncio.sleep(0.01)
+
+
 @pytest.fixture
 def web_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Settings of the platform under test; a test names its own with `@pytest.mark.parametrize("web_settings", …)`."""
@@ -111,8 +120,7 @@ async def served(web_resources: Resources, owner: AsyncConnection) -> AsyncItera
     config = uvicorn.Config(create_app(web_resources), log_level="warning", lifespan="on", access_log=False)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started:
-        await asyncio.sleep(0.01)
+    await until(lambda: server.started)
     found = World(f"http://127.0.0.1:{listening.getsockname()[1]}", web_resources, owner, httpx.AsyncHTTPTransport)
     yield found
     await found.close()
