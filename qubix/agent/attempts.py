@@ -205,6 +205,8 @@ class AttemptRun:
             self._write(journal, Stream(event.stream), event.text)
         elif isinstance(event, ProgressReport):
             self._progress(event)
+        elif self._silent and isinstance(event, CheckpointReady | ArtefactReady):
+            event.path.unlink(missing_ok=True)
         elif isinstance(event, CheckpointReady):
             self._take_checkpoint(journal, event)
         elif isinstance(event, ArtefactReady):

@@ -131,9 +131,7 @@ class Link:
     async def _send_durable(self, journal: Journal, key: str) -> None:
         frame = journal.frame(key, self.session)
         if isinstance(frame, Finished) and journal.refused:
-            frame = frame.model_copy(
-                update={"artefacts": tuple(n for n in frame.artefacts if f"{frame.attempt}/artefact/{n}" not in journal.refused)}
-            )
+            frame = _without(frame, journal.refused)
         self._in_flight[key] = (journal, self._monotonic())
         await self._socket.send(frame.model_dump_json())
 
@@ -146,7 +144,6 @@ class Link:
                     async with self._uploads:
                         await self._transfer.put_blob(frame.attempt, frame.fence, frame.sha256, journal.blob(frame.sha256))
                     self._stored.append((journal, frame.key))
-                    journal.drop_blob(frame.sha256)
                     return
                 except FileNotFoundError:
                     # The same bytes under another name went first.
@@ -169,3 +166,13 @@ class Link:
             return self._spool.get(UUID(key.partition("/")[0]))
         except ValueError:
             return None
+
+
+def _without(frame: Finished, refused: set[str]) -> Finished:
+    """The manifest without what the web layer will never take."""
+    return frame.model_copy(
+        update={
+            "artefacts": tuple(n for n in frame.artefacts if f"{frame.attempt}/artefact/{n}" not in refused),
+            "checkpoints": tuple(n for n in frame.checkpoints if f"{frame.attempt}/checkpoint/{n}" not in refused),
+        }
+    )

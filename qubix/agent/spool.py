@@ -75,6 +75,9 @@ class Journal:
     def acknowledge(self, key: str) -> None:
         """The web layer has it: never send it again, unless it is reported missing."""
         if key in self._unacked:
+            frame = self.frame(key, self.attempt)
+            if isinstance(frame, Checkpoint | Artefact):
+                self.drop_blob(frame.sha256)
             self._write({"ack": key})
             del self._unacked[key]
             self._due.pop(key, None)
@@ -123,7 +126,7 @@ class Journal:
         return self.folder / "blobs" / sha256
 
     def drop_blob(self, sha256: str) -> None:
-        """The bytes are stored at the web layer."""
+        """The bytes are stored at the web layer, and a committed row refers to them."""
         self.blob(sha256).unlink(missing_ok=True)
 
     def refuse(self, key: str) -> None:

@@ -161,7 +161,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.now = 0.0
         self.state = NodeState(now=0.0)
         self.sessions = 0
-        self.attempts = {n: attempt(n, *devices) for n, devices in enumerate([("g0",), ("g1",), ("g0", "g1"), ("g1", "g2"), ("g2",)], start=10)}
+        self.attempts = {
+            n: attempt(n, *devices) for n, devices in enumerate([("g0",), ("g1",), ("g0", "g1"), ("g1", "g2"), ("g2",)], start=10)
+        }
         self.in_flight: list[tuple[int, Desired | Grant | Stop]] = []
         self.accepted_at: dict[UUID, float] = {}
         self.asked: set[UUID] = set()

@@ -1,0 +1,353 @@
+"""A whole agent against a platform on a real loopback socket; attempts are played by a runner in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from qubix.agent.client import AgentClient, ClientSettings
+from qubix.agent.devices import DeclaredDevices
+from qubix.agent.home import AgentConfig, Home, lock_devices
+from qubix.agent.protocol import (
+    Ack,
+    Artefact,
+    Checkpoint,
+    Decline,
+    Durable,
+    Exit,
+    Finished,
+    InputFile,
+    Log,
+    Metrics,
+    Missing,
+    Progress,
+    Restore,
+    Running,
+    Status,
+    Stop,
+)
+from qubix.sandbox.spec import Program
+from tests.fakes.platform import FakePlatform, FakeTransfer, desired_attempt
+from tests.fakes.runner import FakeRunner, fake_program
+
+GPU = DeclaredDevices(["RTX_4090:24GB:2"], "w1").devices()[0].uuid
+
+
+@dataclass
+class FakeContainment:
+    """A sandbox that works, or says why not."""
+
+    answer: dict[str, str] = field(default_factory=lambda: {"ok": "yes", "limits": "rlimits"})
+    cleaned: int = 0
+
+    def probe(self) -> dict[str, str]:
+        return self.answer
+
+    def clean(self) -> None:
+        self.cleaned += 1
+
+    def locate(self, kind: str) -> Program:
+        return fake_program(kind)
+
+
+class World:
+    """One node and its platform."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = Home(folder)
+        self.node = uuid4()
+        self.platform = FakePlatform(self.node, self.home.public_key_hex())
+        self.runner, self.transfer, self.containment = FakeRunner(2), FakeTransfer(), FakeContainment()
+        self.settings = ClientSettings(fence_after_s=60.0, death_grace_s=0.05, resend_s=0.5, metrics_s=0.1)
+        self._agent: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the agent."""
+        config = AgentConfig(server_url=f"http://127.0.0.1:{self.platform.port}", node_id=self.node, provider_id=uuid4(), worker_id="w1")
+        devices = DeclaredDevices(["RTX_4090:24GB:2"], "w1")
+        client = AgentClient(
+            self.home,
+            config,
+            runner=self.runner,
+            devices=devices,
+            containment=self.containment,
+            transfer=self.transfer,
+            settings=self.settings,
+        )
+        self._agent = asyncio.ensure_future(client.run())
+
+    async def stop(self) -> None:
+        """End the agent as a crash would: nothing is said, everything in memory is gone."""
+        if self._agent is not None:
+            self._agent.cancel()
+            await asyncio.gather(self._agent, return_exceptions=True)
+            self._agent = None
+
+    async def idle(self) -> None:
+        """Wait for a status, from now on, of a node on which nothing lives."""
+        known = len(self.platform.of(Status))
+        await self.platform.until(lambda: any(s.alive == () for s in self.platform.of(Status)[known:]))
+
+    async def online(self) -> None:
+        """Start, and wait for the session."""
+        self.start()
+        await self.platform.until(lambda: self.platform.of(Status))
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    made = World(tmp_path)
+    async with made.platform.serving():
+        yield made
+        await made.stop()
+
+
+async def test_a_job_runs_and_everything_it_made_arrives_bytes_first(world: World) -> None:
+    await world.online()
+    one = desired_attempt("train", GPU)
+    await world.platform.want(one)
+    await world.platform.until(lambda: world.platform.of(Finished))
+    frames = world.platform
+    (end,) = frames.of(Finished)
+    assert (end.exit, end.exit_code, end.log_ends, end.checkpoints, end.artefacts) == (Exit.EXITED, 0, {"out": 8}, (1,), ("model.pt",))
+    assert "".join(f.text for f in frames.of(Log)) == "go\ndone\n"
+    assert world.transfer.blobs[frames.of(Checkpoint)[0].sha256] == b"weights"
+    assert world.transfer.blobs[frames.of(Artefact)[0].sha256] == b"model"
+    assert [p.pct for p in frames.of(Progress)] == [50.0]
+    assert isinstance(next(f for f in frames.frames if isinstance(f, Durable)), Running)
+    assert {f.session for f in frames.frames if isinstance(f, Durable)} == {frames.session}
+
+
+async def test_the_spool_is_empty_once_all_is_acknowledged(world: World) -> None:
+    await world.online()
+    await world.platform.want(desired_attempt("hello", GPU))
+    await world.platform.until(lambda: world.platform.of(Finished))
+    await world.platform.want()
+    await world.platform.until(lambda: world.platform.of(Status)[-1].alive == () and world.platform.of(Status)[-1].generation == 2)
+    assert list(world.home.spool.iterdir()) == []
+    assert list(world.home.work.iterdir()) == []
+
+
+async def test_no_grant_no_start(world: World) -> None:
+    world.platform.grants = False
+    await world.online()
+    await world.platform.want(desired_attempt("hello", GPU))
+    await asyncio.sleep(0.3)
+    assert world.runner.started == []
+
+
+async def test_a_node_without_a_sandbox_declines_and_says_why(world: World) -> None:
+    world.containment.answer = {"ok": "no", "reason": "user namespaces are refused"}
+    await world.online()
+    await world.platform.want(desired_attempt("hello", GPU))
+    await world.platform.until(lambda: world.platform.of(Decline))
+    assert world.platform.of(Decline)[0].reason == "no_sandbox: user namespaces are refused"
+    assert world.platform.hellos[0].facts.sandbox["ok"] == "no"
+
+
+async def test_a_device_that_an_earlier_attempt_still_holds_is_declined(world: World) -> None:
+    (lock,) = lock_devices([(GPU, world.home.lock_path(GPU))])
+    await world.online()
+    await world.platform.want(desired_attempt("hello", GPU))
+    await world.platform.until(lambda: world.platform.of(Decline))
+    assert world.platform.of(Decline)[0].reason.startswith("device_held")
+    lock.close()
+
+
+async def test_a_device_that_the_node_does_not_have_is_declined(world: World) -> None:
+    await world.online()
+    await world.platform.want(desired_attempt("hello", "GPU-of-somebody-else"))
+    await world.platform.until(lambda: world.platform.of(Decline))
+    assert world.platform.of(Decline)[0].reason.startswith("unknown_device")
+
+
+async def test_an_attempt_that_is_desired_no_more_is_stopped_and_reported(world: World) -> None:
+    await world.online()
+    await world.platform.want(desired_attempt("sleep", GPU))
+    await world.platform.until(lambda: world.platform.of(Running))
+    await world.platform.want()
+    await world.platform.until(lambda: world.platform.of(Finished))
+    assert [f.exit for f in world.platform.of(Finished)] == [Exit.STOPPED]
+    await world.idle()
+
+
+async def test_after_a_stop_nothing_more_is_sent_of_the_attempt(world: World) -> None:
+    await world.online()
+    one = desired_attempt("sleep", GPU)
+    await world.platform.want(one)
+    await world.platform.until(lambda: world.platform.of(Running))
+    world.platform.attempts = []
+    await world.platform.tell(Stop(attempt=one.id, fence=1, reason="stale"))
+    await world.idle()
+    assert world.platform.of(Finished) == []
+    assert list(world.home.spool.iterdir()) == []
+
+
+async def test_a_dropped_connection_comes_back_within_5_s_and_the_attempt_runs_on(world: World) -> None:
+    await world.online()
+    one = desired_attempt("sleep", GPU)
+    await world.platform.want(one)
+    await world.platform.until(lambda: world.platform.of(Running))
+    await world.platform.drop()
+    began = time.monotonic()
+    await world.platform.until(lambda: len(world.platform.hellos) == 2)
+    assert time.monotonic() - began < 5
+    assert world.platform.hellos[1].alive == (one.id,)
+    assert world.runner.started == [one.id]
+
+
+async def test_what_was_not_acknowledged_is_sent_again_in_the_next_session(world: World) -> None:
+    world.platform.acks = False
+    await world.online()
+    await world.platform.want(desired_attempt("hello", GPU))
+    await world.platform.until(lambda: len(world.platform.of(Log)) >= 1)
+    first = world.platform.session
+    world.platform.acks = True
+    await world.platform.drop()
+    await world.platform.until(lambda: world.platform.of(Finished))
+    again = [f for f in world.platform.of(Log) if f.session != first]
+    assert "".join(f.text for f in again) == "go\ndone\n"
+
+
+async def test_an_unacknowledged_frame_is_repeated_in_the_same_session(world: World) -> None:
+    dropped: list[str] = []
+
+    def lose_the_first_running(frame: object) -> list[Ack] | None:
+        if isinstance(frame, Running) and not dropped:
+            dropped.append(frame.key)
+            return []
+        return None
+
+    world.platform.answer = lose_the_first_running  # type: ignore[assignment]
+    await world.online()
+    await world.platform.want(desired_attempt("hello", GPU))
+    await world.platform.until(lambda: world.platform.of(Finished))
+    assert len(world.platform.of(Running)) == 2
+
+
+async def test_missing_frames_are_sent_and_then_finished_again(world: World) -> None:
+    refused: list[str] = []
+
+    def miss_a_log(frame: object) -> list[Missing] | None:
+        if isinstance(frame, Finished) and not refused:
+            refused.append(frame.key)
+            return [Missing(attempt=frame.attempt, keys=(f"{frame.attempt}/log/out/0",))]
+        return None
+
+    world.platform.answer = miss_a_log  # type: ignore[assignment]
+    await world.online()
+    await world.platform.want(desired_attempt("hello", GPU))
+    await world.platform.until(lambda: len(world.platform.of(Finished)) == 2)
+    assert [f.offset for f in world.platform.of(Log)].count(0) == 2
+
+
+async def test_after_a_crash_the_spool_is_delivered_and_the_attempt_never_restarted(world: World) -> None:
+    world.platform.acks = False
+    await world.online()
+    one = desired_attempt("sleep", GPU)
+    await world.platform.want(one)
+    await world.platform.until(lambda: world.platform.of(Running))
+    await world.stop()
+    world.platform.acks = True
+    world.platform.frames.clear()
+    world.start()
+    await world.platform.until(lambda: world.platform.of(Finished))
+    (end,) = world.platform.of(Finished)
+    assert (end.exit, end.log_ends) == (Exit.SANDBOX_FAILED, {"out": 3})
+    assert world.runner.started == [one.id]
+    assert world.containment.cleaned == 2
+
+
+async def test_an_end_reported_while_offline_arrives_later(world: World) -> None:
+    await world.online()
+    await world.platform.want(desired_attempt("sleep", GPU))
+    await world.platform.until(lambda: world.platform.of(Running))
+    attempt = world.runner.started[0]
+    await world.platform.close()
+    await world.runner.stop(attempt)
+    await asyncio.sleep(0.2)
+    await world.platform.listen()
+    await world.platform.until(lambda: world.platform.of(Finished))
+    assert world.platform.of(Finished)[0].exit is Exit.STOPPED
+
+
+async def test_an_agent_that_hears_nothing_for_long_kills_what_runs(world: World) -> None:
+    world.settings = ClientSettings(fence_after_s=0.5, death_grace_s=0.05)
+    await world.online()
+    one = desired_attempt("sleep", GPU)
+    await world.platform.want(one)
+    await world.platform.until(lambda: world.platform.of(Running))
+    await world.platform.close()
+    await asyncio.sleep(1.0)
+    world.platform.attempts = []
+    await world.platform.listen()
+    await world.platform.until(lambda: world.platform.of(Finished))
+    assert world.platform.of(Finished)[0].detail.startswith(("stopped on request", "no contact"))
+
+
+async def test_a_runner_that_dies_is_reported_after_a_moment(world: World) -> None:
+    await world.online()
+    await world.platform.want(desired_attempt("sleep", GPU))
+    await world.platform.until(lambda: world.platform.of(Running))
+    world.runner.kill(world.runner.started[0])
+    await world.platform.until(lambda: world.platform.of(Finished))
+    assert (world.platform.of(Finished)[0].exit, world.platform.of(Finished)[0].detail) == (Exit.SANDBOX_FAILED, "killed")
+
+
+async def test_inputs_are_fetched_before_the_start_and_a_lost_one_is_reported(world: World) -> None:
+    await world.online()
+    await world.platform.want(desired_attempt("hello", GPU, inputs=(InputFile(name="a.bin", sha256="0" * 64, size=1),)))
+    await world.platform.until(lambda: world.platform.of(Finished))
+    assert world.platform.of(Finished)[0].exit is Exit.INPUT_FAILED
+    assert world.runner.started == []
+    assert world.platform.of(Running) == []
+
+
+async def test_an_attempt_whose_checkpoint_is_gone_starts_over_and_says_so(world: World) -> None:
+    await world.online()
+    await world.platform.want(desired_attempt("hello", GPU, restore=Restore(number=2, sha256="0" * 64, size=1)))
+    await world.platform.until(lambda: world.platform.of(Finished))
+    end = world.platform.of(Finished)[0]
+    assert (end.restore_failed, end.exit_code) == (True, 0)
+    assert "checkpoint 2 could not be fetched" in next(f.text for f in world.platform.of(Log) if f.stream == "agent")
+
+
+async def test_bytes_that_fail_are_tried_again(world: World) -> None:
+    world.transfer.failing = 2
+    await world.online()
+    await world.platform.want(desired_attempt("train", GPU))
+    await world.platform.until(lambda: world.platform.of(Finished))
+    assert len(world.transfer.blobs) == 2
+
+
+async def test_bytes_that_are_refused_are_left_out_of_the_manifest(world: World) -> None:
+    world.transfer.refuse_all = True
+    await world.online()
+    await world.platform.want(desired_attempt("train", GPU))
+    await world.platform.until(lambda: world.platform.of(Finished))
+    end = world.platform.of(Finished)[0]
+    assert (end.artefacts, end.checkpoints) == ((), ())
+
+
+async def test_metrics_flow_while_a_job_runs(world: World) -> None:
+    await world.online()
+    assert world.platform.of(Metrics) == []
+    await world.platform.want(desired_attempt("sleep", GPU))
+    await world.platform.until(lambda: len(world.platform.of(Metrics)) >= 3)
+    sample = world.platform.of(Metrics)[0].sample
+    assert abs(sample.node_at - time.time()) < 5
+    assert sample.devices[0].utilisation_pct is None
+
+
+async def test_a_status_carries_a_growing_number_and_the_generation_seen(world: World) -> None:
+    await world.online()
+    await world.platform.want()
+    await world.platform.until(lambda: world.platform.of(Status)[-1].generation == 1)
+    numbers = [s.seq for s in world.platform.of(Status)]
+    assert numbers == sorted(set(numbers))
