@@ -204,7 +204,7 @@ def parse(text: str) -> tuple[tuple[Condition, ...], tuple[str, ...]]:
             conditions.append(found)
         else:
             word, at = _free_word(text, at)
-            words.append(word)
+            words += [word] if word else []
         if len(conditions) + len(words) > TERMS_MAX:
             raise QueryError(f"A query has at most {TERMS_MAX} terms.", next_step="Shorten it.", position=at)
         at = _skip(text, at)
