@@ -55,8 +55,12 @@ class Reach:
 
     over: str = ""
     sources: tuple[Path, ...] = ()
+    volume: Path | None = None
+    """The attempt's folder, when its files lie on a file system of their own."""
 
     def __call__(self, path: Path) -> str:
+        if self.volume is not None and path.is_relative_to(self.volume):
+            return f"{self.over}/volume/{path.relative_to(self.volume)}"
         for number, source in enumerate(self.sources):
             if path == source:
                 return f"{self.over}/{number}"
@@ -66,7 +70,7 @@ class Reach:
         return str(path)
 
 
-def sources(spec: SandboxSpec, places: Places) -> tuple[Path, ...]:
+def sources(spec: SandboxSpec, places: Places, *, own_volume: bool) -> tuple[Path, ...]:
     """Everything of this machine that the sandbox sees besides the system's own folders."""
     found = [places.bwrap, *_outside_usr([places.python_prefix, *places.site_packages]), spec.program.folder, spec.program.sdk, places.init]
     for folder in places.site_packages:
@@ -74,7 +78,9 @@ def sources(spec: SandboxSpec, places: Places) -> tuple[Path, ...]:
             found.remove(places.bwrap)
             found.append(folder)
             break
-    found += [places.output, places.checkpoints, *(entry.path for entry in spec.inputs)]
+    if not own_volume:
+        found += [places.output, places.checkpoints]
+    found += [entry.path for entry in spec.inputs]
     if spec.restore is not None:
         found.append(spec.restore)
     return tuple(dict.fromkeys(found))

@@ -65,10 +65,13 @@ class Launched:
                 os.close(descriptor)
 
 
-def start(spec: SandboxSpec, folder: Folder, *, uid: int | None, rlimit_memory: bool, inherit_fds: Sequence[int]) -> Launched:
+def start(
+    spec: SandboxSpec, folder: Folder, *, uid: int | None, template: Path | None, rlimit_memory: bool, inherit_fds: Sequence[int]
+) -> Launched:
     """Start it; the job itself waits for a byte on `go`.
 
-    uid: the user to become (root only). inherit_fds: descriptors that every process of the sandbox keeps open.
+    uid: the user to become (root only). template: the file system for the job's files, None: the attempt's folder.
+    inherit_fds: descriptors that every process of the sandbox keeps open.
     Raises: OSError, SandboxUnavailable, InvalidSpec.
     """
     _check_inherited(inherit_fds)
@@ -81,7 +84,10 @@ def start(spec: SandboxSpec, folder: Folder, *, uid: int | None, rlimit_memory: 
         output=folder.output,
         checkpoints=folder.checkpoints,
     )
-    reach = command.Reach() if uid is None else command.Reach(_cover(), command.sources(spec, places))
+    reach = command.Reach()
+    if uid is not None:
+        sources = command.sources(spec, places, own_volume=template is not None)
+        reach = command.Reach(_cover(), sources, folder.path if template else None)
     filters = seccomp.filters(_private(spec.base / "seccomp"))
     with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
         pipes = {name: os.pipe() for name in ("out", "err", "control", "status", "info", "go")}
@@ -106,7 +112,8 @@ def start(spec: SandboxSpec, folder: Folder, *, uid: int | None, rlimit_memory: 
         line += command.program(spec, places, descriptors, rlimit_memory=rlimit_memory)
         if uid is not None:
             stage = [str(places.interpreter), "-I", "-S", str(Path(__file__).with_name("stage.py"))]
-            line = [*stage, str(uid), str(os.getpid()), reach.over, str(len(reach.sources)), *map(str, reach.sources), *line]
+            stage += [str(uid), str(os.getpid()), reach.over, str(template or "-"), str(folder.path)]
+            line = [*stage, str(len(reach.sources)), *map(str, reach.sources), *line]
         monitor = subprocess.Popen(
             line,
             stdin=subprocess.DEVNULL,

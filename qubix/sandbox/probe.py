@@ -37,7 +37,7 @@ except PermissionError:
 else:
     raise AssertionError("the system-call filter does not hold")
 """
-LIMITS: Final = Limits(memory_bytes=512 << 20, pids_max=16, disk_bytes=1 << 20, log_bytes_max=64 << 10)
+LIMITS: Final = Limits(memory_bytes=512 << 20, pids_max=16, disk_bytes=16 << 20, log_bytes_max=64 << 10)
 CONTAINER_STEP: Final = (
     "User namespaces are refused here. In a container: run it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
     "--security-opt systempaths=unconfined, or on the host itself."
@@ -57,6 +57,8 @@ class Probe:
     reason: str
     next_step: str
     hierarchy: cgroup.Hierarchy
+    own_volume: bool = False
+    """The kernel bounds what a job writes, by a file system of its own; else the runner looks and kills."""
 
     @property
     def limits(self) -> cgroup.Kind:
@@ -65,7 +67,13 @@ class Probe:
 
     def facts(self) -> dict[str, str]:
         """The `sandbox` member of the agent protocol's NodeFacts."""
-        return {"ok": "yes" if self.ok else "no", "reason": self.reason, "next_step": self.next_step, "limits": self.limits}
+        return {
+            "ok": "yes" if self.ok else "no",
+            "reason": self.reason,
+            "next_step": self.next_step,
+            "limits": self.limits,
+            "disk": "volume" if self.own_volume else "watched",
+        }
 
 
 def require(base: Path) -> Probe:
@@ -84,7 +92,7 @@ def _kept(base: Path) -> Probe | None:
     try:
         content = json.loads(_file(base).read_text())
         hierarchy = cgroup.Hierarchy(content["limits"], {name: Path(path) for name, path in content["parents"].items()})
-        return Probe(True, "", "", hierarchy)
+        return Probe(True, "", "", hierarchy, content["own_volume"])
     except (OSError, ValueError, KeyError, TypeError, SandboxUnavailable):
         return None
 
@@ -92,9 +100,13 @@ def _kept(base: Path) -> Probe | None:
 def probe(base: Path) -> Probe:
     """Run a sandbox that checks its own walls. base: the agent's folder; takes about 0.1 s."""
     hierarchy = cgroup.find()
+    own_volume = os.geteuid() == 0
     try:
         hierarchy = _tried(hierarchy)
-        reason = _run_one(base, hierarchy)
+        reason = _run_one(base, Probe(True, "", "", hierarchy, own_volume))
+        if reason and own_volume:
+            own_volume = False
+            reason = _run_one(base, Probe(True, "", "", hierarchy, own_volume))
     except QubixError as error:
         return Probe(False, error.message, error.next_step or _next_step(error.message), hierarchy)
     except OSError as error:
@@ -102,9 +114,10 @@ def probe(base: Path) -> Probe:
     if reason:
         return Probe(False, reason, _next_step(reason), hierarchy)
     with contextlib.suppress(OSError):
-        _file(base).write_text(json.dumps({"limits": hierarchy.kind, "parents": {k: str(v) for k, v in hierarchy.parents.items()}}))
+        parents = {name: str(path) for name, path in hierarchy.parents.items()}
+        _file(base).write_text(json.dumps({"limits": hierarchy.kind, "parents": parents, "own_volume": own_volume}))
         _kept.cache_clear()
-    return Probe(True, "", "", hierarchy)
+    return Probe(True, "", "", hierarchy, own_volume)
 
 
 def _tried(hierarchy: cgroup.Hierarchy) -> cgroup.Hierarchy:
@@ -118,7 +131,7 @@ def _tried(hierarchy: cgroup.Hierarchy) -> cgroup.Hierarchy:
     return hierarchy
 
 
-def _run_one(base: Path, hierarchy: cgroup.Hierarchy) -> str:
+def _run_one(base: Path, wanted: Probe) -> str:
     """Run the program above. Returns: what is wrong, or nothing."""
     from qubix.sandbox.events import Ended, Exit, LogText
     from qubix.sandbox.run import run_on
@@ -136,7 +149,7 @@ def _run_one(base: Path, hierarchy: cgroup.Hierarchy) -> str:
             attempt, base, folder / "spool", Program(folder / "program", "main.py", folder / "sdk"), limit_ms=20_000, limits=LIMITS
         )
         said = ""
-        for event in run_on(hierarchy, spec, ()):
+        for event in run_on(wanted, spec, ()):
             if isinstance(event, LogText):
                 said += event.text
             if isinstance(event, Ended) and (event.exit is not Exit.EXITED or event.exit_code != 0):

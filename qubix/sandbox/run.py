@@ -10,10 +10,11 @@ import signal
 import stat
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from qubix.kernel.errors import QubixError
-from qubix.sandbox import cgroup, collect, launch, probe
+from qubix.sandbox import cgroup, collect, launch, probe, volume
 from qubix.sandbox.checkpoints import Checkpoints
 from qubix.sandbox.errors import SandboxFailed
 from qubix.sandbox.events import ArtefactReady, Ended, Exit, ProgressReport, RestoreFailed, SandboxEvent, Started
@@ -38,24 +39,23 @@ def run(spec: SandboxSpec, *, inherit_fds: Sequence[int] = ()) -> Iterator[Sandb
     Raises, before the first event: SandboxUnavailable (this machine cannot contain it), InvalidSpec.
     """
     spec.check()
-    yield from run_on(probe.require(spec.base).hierarchy, spec, inherit_fds)
+    yield from run_on(probe.require(spec.base), spec, inherit_fds)
 
 
-def run_on(hierarchy: cgroup.Hierarchy, spec: SandboxSpec, inherit_fds: Sequence[int]) -> Iterator[SandboxEvent]:
+def run_on(found: probe.Probe, spec: SandboxSpec, inherit_fds: Sequence[int]) -> Iterator[SandboxEvent]:
     """`run` without the question whether it is possible here; for the probe, which asks it by calling this."""
     folder = Folder.of(spec.base, spec.attempt)
     if folder.stop_mark.exists():
         folder.remove()
         yield Ended(Exit.STOPPED, None, None, "stopped before it started", 0, {})
         return
-    sandbox = _Sandbox(spec, folder, hierarchy)
+    sandbox = _Sandbox(spec, folder, found)
     try:
-        sandbox.start(inherit_fds)
-    except (OSError, QubixError) as error:
-        sandbox.close()
-        yield Ended(Exit.SANDBOX_FAILED, None, None, str(error)[:1900], 0, {})
-        return
-    try:
+        try:
+            sandbox.start(inherit_fds)
+        except (OSError, ValueError, QubixError) as error:
+            yield Ended(Exit.SANDBOX_FAILED, None, None, str(error)[:1900], 0, {})
+            return
         yield Started(sandbox.inside.pid, sandbox.group.kind, sandbox.start_ms)
         yield from sandbox.events()
         left = sandbox.kill()
@@ -71,12 +71,14 @@ class _Sandbox:
     inside: Process
     launched: launch.Launched
 
-    def __init__(self, spec: SandboxSpec, folder: Folder, hierarchy: cgroup.Hierarchy) -> None:
-        self.spec, self.folder, self.hierarchy = spec, folder, hierarchy
+    def __init__(self, spec: SandboxSpec, folder: Folder, found: probe.Probe) -> None:
+        self.spec, self.folder, self.hierarchy = spec, folder, found.hierarchy
+        self._template = volume.template(spec.base, spec.limits.disk_bytes) if found.own_volume else None
         self.group = cgroup.NONE
         self.start_ms = 0.0
         self._slot = launch.Slot.take() if os.geteuid() == 0 else None
         self._resources = contextlib.ExitStack()
+        self._folders: list[int] = []
         self._budget = Budget(spec.limits.log_bytes_max)
         self._out, self._err = LogStream("out", self._budget), LogStream("err", self._budget)
         self._agent = LogStream("agent", Budget(256 << 10))
@@ -96,11 +98,12 @@ class _Sandbox:
         began = time.monotonic()
         uid = None if self._slot is None else self._slot.uid
         self._check_readable(uid)
-        self._output, self._checkpoint_folder = self._make_folders(uid)
-        self.checkpoints = Checkpoints(self._checkpoint_folder, self.spec.spool, str(self.spec.attempt), self.spec.limits.disk_bytes)
+        self._make_folders(uid)
         if self.hierarchy.kind != "rlimits":
             self.group = cgroup.create(self.hierarchy, str(self.spec.attempt), self.spec.limits)
-        self.launched = launch.start(self.spec, self.folder, uid=uid, rlimit_memory=self.group.kind == "rlimits", inherit_fds=inherit_fds)
+        self.launched = launch.start(
+            self.spec, self.folder, uid=uid, template=self._template, rlimit_memory=self.group.kind == "rlimits", inherit_fds=inherit_fds
+        )
         self._resources.callback(self.launched.close)
         deadline = began + START_TIMEOUT_S
         monitor = self._identify(self.launched.monitor.pid)
@@ -109,6 +112,7 @@ class _Sandbox:
         self.group.add(self.inside.pid)
         State(self._identify(os.getpid()), monitor, self.inside, self.group).write(self.folder)
         self._read_until(self.launched.status, b"ready\n", deadline)
+        self._open_folders()
         os.write(self.launched.go, b"g")
         self._went_at = time.monotonic()
         self.start_ms = (self._went_at - began) * 1e3
@@ -122,16 +126,22 @@ class _Sandbox:
                     f"input {path.name} is not a file that the job's user can read", next_step="Store inputs with mode 0644."
                 )
 
-    def _make_folders(self, uid: int | None) -> tuple[int, int]:
+    def _make_folders(self, uid: int | None) -> None:
         self.folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        opened: list[int] = []
-        for path in (self.folder.output, self.folder.checkpoints):
-            path.mkdir(mode=0o700)
-            if uid is not None:
-                os.chown(path, uid, uid)
-            opened.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            self._resources.callback(os.close, opened[-1])
-        return opened[0], opened[1]
+        if self._template is None:
+            for path in (self.folder.output, self.folder.checkpoints):
+                path.mkdir(mode=0o700)
+                if uid is not None:
+                    os.chown(path, uid, uid)
+
+    def _open_folders(self) -> None:
+        """Hold on to the job's folders: they outlive the sandbox by these descriptors, wherever they lie."""
+        root = Path(f"/proc/{self.inside.pid}/root")
+        for path in (root / "out", root / "checkpoints") if self._template else (self.folder.output, self.folder.checkpoints):
+            self._folders.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW))
+            self._resources.callback(os.close, self._folders[-1])
+        self._output, checkpoint_folder = self._folders
+        self.checkpoints = Checkpoints(checkpoint_folder, self.spec.spool, str(self.spec.attempt), self.spec.limits.disk_bytes)
 
     def _identify(self, pid: int) -> Process:
         found = Process.of(pid)
@@ -245,9 +255,8 @@ class _Sandbox:
             self._condemn(Exit.TIME_LIMIT, f"its {self.spec.limit_ms} ms are over")
         elif self._budget.flooded:
             self._condemn(Exit.OUTPUT_FLOOD, f"it wrote {self._budget.dropped} bytes more than are kept")
-        elif now - self._looked_at >= self._look_every_s:
-            used = sum(collect.usage(descriptor)[0] for descriptor in (self._output, self._checkpoint_folder))
-            entries = collect.usage(self._output)[1]
+        elif self._template is None and now - self._looked_at >= self._look_every_s:
+            used, entries = map(sum, zip(*map(collect.usage, self._folders), strict=True))
             self._looked_at = time.monotonic()
             self._look_every_s = max(DISK_LOOK_S, 10 * (self._looked_at - now))
             if used > self.spec.limits.disk_bytes:
@@ -282,6 +291,7 @@ class _Sandbox:
     def last_events(self) -> Iterator[SandboxEvent]:
         """Rest of the logs, checkpoints and artefacts, once nothing can write any more."""
         self._read(self.launched.status, None)
+        yield from self._due(time.monotonic(), all_of_it=True)
         self.checkpoints.finish()
         while self.checkpoints.busy:
             yield from self._due(time.monotonic(), all_of_it=True)
@@ -314,6 +324,8 @@ class _Sandbox:
             return Exit.STOPPED, None, None, "stopped on request"
         if self.group.oom_kills() and (kind, number) != ("exit", 0):
             return Exit.OUT_OF_MEMORY, None, 9, f"it used more than {self.spec.limits.memory_bytes} bytes of memory"
+        if self._template is not None and (kind, number) != ("exit", 0) and volume.full(self._output):
+            return Exit.DISK_LIMIT, None, None, f"it filled its disk of {self.spec.limits.disk_bytes} bytes"
         if kind == "exit":
             return Exit.EXITED, number, None, ""
         if kind == "signal":
