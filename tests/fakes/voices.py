@@ -154,7 +154,7 @@ class Voice:
 
     async def finished(self, attempt: DesiredAttempt, exit: Exit = Exit.EXITED, **members: object) -> list[Down]:
         given = {"exit_code": 0 if exit is Exit.EXITED else None, "agent_ms": 10**9, **members}
-        return await self.say(Finished(session=self._session, attempt=attempt.id, fence=attempt.fence, exit=exit, **given))  # type: ignore[arg-type]
+        return await self.say(Finished(session=self._session, attempt=attempt.id, fence=attempt.fence, exit=exit, **given))
 
     async def disconnect(self) -> None:
         async with scope(self.resources) as s:
