@@ -31,6 +31,8 @@ HEAD_RESOURCE: Final = "qubix_head"
 ONGOING_MAX: Final = 20_000
 """At least the sockets per replica: a WebSocket is one ongoing request."""
 POOL_SIZE: Final = 10
+MESSAGES_WAITING_MAX: Final = 16
+"""Pieces of a body (64 KiB each), or frames of a socket, that wait for the application."""
 READY_TIMEOUT_S: Final = 60.0
 GRACEFUL_S: Final = 5.0
 
@@ -55,7 +57,29 @@ def build() -> FastAPI:
     """The application, built inside the replica: nothing of it is pickled."""
     from serve_app.app import create_app
 
+    bound_bodies()
     return create_app(_resources())
+
+
+def bound_bodies() -> None:
+    """Let a slow reader slow its sender.
+
+    Serve's direct ingress pumps a request's body into a queue without a bound, as fast as the socket gives it: an upload of
+    500 MB would pass through the replica's memory whole. With a bound the pump waits, and TCP holds the sender back. Only
+    where user code shares the pump's event loop (RAY_SERVE_THROUGHPUT_OPTIMIZED): across threads the pump cannot wait.
+    """
+    from ray.serve._private import constants, direct_ingress_http_util
+
+    if constants.RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD:
+        return
+
+    def queue(proxy: Any) -> asyncio.Queue[Any]:
+        if proxy._queue is None:
+            proxy._queue = asyncio.Queue(MESSAGES_WAITING_MAX)
+        found: asyncio.Queue[Any] = proxy._queue
+        return found
+
+    direct_ingress_http_util.ASGIDIReceiveProxy.queue = property(queue)  # type: ignore[assignment,method-assign]
 
 
 @serve.deployment(
