@@ -75,7 +75,7 @@ def keys(context: typer.Context, as_json: JsonFlag = False) -> None:
         return
     out = Output(as_json)
     with connect() as client:
-        items = client.get("/api/auth/keys")
+        items = client.get("/api/auth/keys")["items"]
     rows = [(item["id"], item.get("name"), item.get("prefix"), ago(item.get("last_used_at"))) for item in items]
     out.show(table("API keys", ("id", "name", "begins", "last used"), rows))
     out.finish({"items": items}, then=("qubix keys create NAME", "qubix keys revoke ID"))
@@ -87,7 +87,7 @@ def keys_create(name: str, as_json: JsonFlag = False) -> None:
     out = Output(as_json)
     with connect() as client:
         made = client.post("/api/auth/keys", {"name": name})
-    out.show(f"[bold]{made['secret']}[/bold]", "keep it: it is not shown again")
+    out.show(f"[bold]{made['key']}[/bold]", "keep it: it is not shown again")
     out.finish(made, then=("qubix keys", f"qubix keys revoke {made['id']}"))
 
 
@@ -130,4 +130,4 @@ def key_for(url: str, email: str, password: str) -> str:
 
 def _new_key(url: str, token: str) -> str:
     with Client(url, token) as client:
-        return str(client.post("/api/auth/keys", {"name": f"command line on {platform.node()}"})["secret"])
+        return str(client.post("/api/auth/keys", {"name": f"command line on {platform.node()}"})["key"])

@@ -29,6 +29,8 @@ class ExitCode(enum.IntEnum):
     CANCELLED = 103
 
 
+PIPE_WIDTH: Final = 200
+"""Columns of a table that no terminal bounds."""
 _JOB_CODES: Final[Mapping[str, ExitCode]] = {
     "COMPLETED": ExitCode.DONE,
     "FAILED": ExitCode.FAILED,
@@ -49,7 +51,7 @@ class Output:
 
     def __init__(self, as_json: bool, terminal: Console | None = None) -> None:
         self.as_json = as_json
-        self.terminal = terminal or Console(highlight=False, soft_wrap=False)
+        self.terminal = terminal or Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
         self.aside = Console(stderr=True, highlight=False)
 
     def show(self, *what: RenderableType) -> None:

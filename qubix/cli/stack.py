@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sys
@@ -15,6 +16,7 @@ from typing import Final
 
 import httpx
 
+from qubix.bootstrap import open_resources, scope
 from qubix.cli import runfile
 from qubix.cli.processes import Running, adopt_orphans, reap, seen
 from qubix.cli.supervise import Child, end_all_below, look_after, make_runtime_dir
@@ -23,8 +25,11 @@ from qubix.kernel.errors import Unavailable
 from qubix.postgres import migrate
 from qubix.postgres.embedded import EmbeddedServer, free_port
 from qubix.postgres.schema import ROLES
+from qubix.settings import Settings
 
 READY_TIMEOUT_S: Final = 60.0
+NETWORK: Final = "none"
+"""Test money only, until a chain is connected."""
 OPERATOR_EMAIL: Final = "operator@qubix.example"
 _INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "SSL_CERT_FILE", "QUBIX_PG_BIN")
 _WATCH_INTERVAL_S: Final = 0.2
@@ -113,8 +118,20 @@ class Stack:
             self._server.stop()
         end_all_below()
         if self._runtime is not None:
+            self._keep_logs(self._runtime)
             shutil.rmtree(self._runtime, ignore_errors=True)
         runfile.path_of(self.plan.data_dir).unlink(missing_ok=True)
+
+    def _keep_logs(self, runtime: Path) -> None:
+        """The replicas write below the runtime folder; what they said last outlives it, in the data folder."""
+        kept = self.plan.data_dir / "log" / "serve"
+        shutil.rmtree(kept, ignore_errors=True)
+        with contextlib.suppress(OSError, shutil.Error):
+            logs = runtime / "r" / "session_latest" / "logs"
+            shutil.copytree(logs / "serve", kept)
+            for spoken in logs.glob("worker-*.err"):
+                if spoken.stat().st_size:
+                    shutil.copy(spoken, kept)
 
     def _start_database(self) -> None:
         self.say("PostgreSQL")
@@ -127,7 +144,7 @@ class Stack:
         asyncio.run(migrate.upgrade(self._server.url()))
         for role in ROLES:
             self._server.write_url_file(role, self._url_file(role))
-        self.operator_key = asyncio.run(first_operator(self._server.url()))
+        self.operator_key = asyncio.run(prepare(self._server.url(), NETWORK))
 
     def _start_ray(self, port: int) -> None:
         self.say("Ray head")
@@ -169,7 +186,7 @@ class Stack:
         settings = {
             "QUBIX_DATA_DIR": str(self.plan.data_dir),
             "QUBIX_PUBLIC_URL": f"http://{self.plan.host}:{port}",
-            "QUBIX_NETWORK": "none",
+            "QUBIX_NETWORK": NETWORK,
             **{f"QUBIX_{name.upper()}": value for name, value in self.plan.settings.items()},
         }
         if self._head is not None:
@@ -220,14 +237,15 @@ class Stack:
         runfile.write(self.plan.data_dir, self.run)
 
 
-async def first_operator(owner_url: str) -> str | None:
-    """Make the first operator where there is none. Returns: its key, to be shown once, or None."""
-    from qubix.bootstrap import open_resources, scope
-    from qubix.settings import Settings
+async def prepare(owner_url: str, network: str) -> str | None:
+    """Write the network at the ledger's birth and make the first operator, each where it is not done yet.
 
+    Returns: the operator's key, to be shown once, or None. Raises: WrongNetwork for a ledger of another network.
+    """
     resources = open_resources(Settings(), url=owner_url, pool_size=1)
     try:
         async with scope(resources) as s:
+            await s.ledger.found(network)
             made = await s.identity.first_operator(OPERATOR_EMAIL)
     finally:
         await resources.close()
