@@ -103,44 +103,54 @@ CREATE FUNCTION public.deposit(p_tx_ids text[], p_indexes integer[], p_assets sm
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     AS $$
-DECLARE
-  ids uuid[]; targets bigint[]; chains bigint[]; codes integer[]; good integer[];
+DECLARE ids uuid[]; targets bigint[]; chains bigint[]; codes integer[];
 BEGIN
   IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN array_fill(-7, ARRAY[cardinality(p_tx_ids)]); END IF;
-  SELECT array_agg(chain_row_id('deposit', i.asset, i.tx_id, i.index) ORDER BY i.n), array_agg(coalesce(w.id, s.id) ORDER BY i.n),
-         array_agg(c.id ORDER BY i.n)
+  SELECT array_agg(chain_row_id('deposit', i.asset, i.tx_id, i.index) ORDER BY i.n), array_agg(coalesce(w.id, p.suspense) ORDER BY i.n),
+         array_agg(p.chain ORDER BY i.n)
   INTO ids, targets, chains
   FROM unnest(p_tx_ids, p_indexes, p_assets, p_owners) WITH ORDINALITY AS i (tx_id, index, asset, owner_id, n)
-  LEFT JOIN accounts w ON w.owner_id = i.owner_id AND w.asset = i.asset AND w.kind = 'wallet'
-  LEFT JOIN accounts s ON s.kind = 'suspense' AND s.asset = i.asset AND s.owner_id IS NULL
-  LEFT JOIN accounts c ON c.kind = 'chain' AND c.asset = i.asset AND c.owner_id IS NULL;
+  LEFT JOIN LATERAL (SELECT id FROM accounts a WHERE a.owner_id = i.owner_id AND a.asset = i.asset AND a.kind = 'wallet') w ON true
+  LEFT JOIN (SELECT s.asset, s.id AS suspense, c.id AS chain FROM accounts s JOIN accounts c ON c.asset = s.asset AND c.kind = 'chain' AND c.owner_id IS NULL
+             WHERE s.kind = 'suspense' AND s.owner_id IS NULL) p ON p.asset = i.asset;
   PERFORM 1 FROM accounts WHERE id = ANY(targets || chains) ORDER BY id FOR NO KEY UPDATE;
-  -- A repeat within the batch is judged against the batch's first, a repeat of a recorded row against that row.
-  WITH items AS (
-    SELECT i.*, first_value(i.n) OVER same AS first_n, first_value(i.amount) OVER same AS first_amount,
-           first_value(i.owner_id) OVER same AS first_owner, first_value(i.address) OVER same AS first_address,
-           sum(i.amount::numeric) OVER (PARTITION BY i.asset ORDER BY i.n) AS so_far
-    FROM unnest(ids, p_amounts, p_owners, p_addresses, p_assets, targets) WITH ORDINALITY AS i (id, amount, owner_id, address, asset, target, n)
-    WINDOW same AS (PARTITION BY i.id ORDER BY i.n))
-  SELECT array_agg(CASE
-      WHEN i.amount IS NULL OR i.amount <= 0 OR i.id IS NULL OR i.target IS NULL THEN -5
-      WHEN k.id IS NOT NULL THEN CASE WHEN (k.amount, k.address, kt.credit_id) = (i.amount, i.address, i.target) THEN 1 ELSE -1 END
-      WHEN i.n <> i.first_n THEN
-        CASE WHEN (i.amount, i.address) = (i.first_amount, i.first_address) AND i.owner_id IS NOT DISTINCT FROM i.first_owner THEN 1 ELSE -1 END
-      WHEN c.posted - i.so_far < -9223372036854775807 THEN -5
-      ELSE 0 END ORDER BY i.n)
-  INTO codes
-  FROM items i LEFT JOIN chain_rows k ON k.id = i.id LEFT JOIN transfers kt ON kt.id = transfer_id(k.id, 'deposit')
-  LEFT JOIN accounts c ON c.kind = 'chain' AND c.asset = i.asset AND c.owner_id IS NULL;
-  good := array_positions(codes, 0);
-  IF cardinality(good) = 0 THEN RETURN codes; END IF;
+  codes := deposit_codes(ids, p_assets, p_amounts, p_addresses, targets);
+  IF array_position(codes, 0) IS NULL THEN RETURN codes; END IF;
   INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, tick, archived_at, second_proof)
   SELECT i.id, 'deposit', i.tx_id, i.index, i.asset, i.amount, i.address, i.tick, clock_timestamp(), i.proof
   FROM unnest(codes, ids, p_tx_ids, p_indexes, p_assets, p_amounts, p_addresses, p_ticks, p_proofs)
     AS i (code, id, tx_id, index, asset, amount, address, tick, proof) WHERE i.code = 0;
   PERFORM post_batch(array_agg(transfer_id(i.id, 'deposit')), array_agg('deposit'::text), array_agg(i.id), array_agg(i.chain), array_agg(i.target),
                      array_agg(i.amount), '{}'::bigint[])
-  FROM (SELECT * FROM unnest(codes, ids, chains, targets, p_amounts) WITH ORDINALITY AS i (code, id, chain, target, amount, n) WHERE code = 0 ORDER BY n) i;
+  FROM unnest(codes, ids, chains, targets, p_amounts) AS i (code, id, chain, target, amount) WHERE code = 0;
+  RETURN codes;
+END $$;
+CREATE FUNCTION public.deposit_codes(p_ids uuid[], p_assets smallint[], p_amounts bigint[], p_addresses text[], p_targets bigint[]) RETURNS integer[]
+    LANGUAGE plpgsql
+    AS $$
+DECLARE codes integer[];
+BEGIN
+  IF NOT EXISTS (SELECT 1 FROM chain_rows WHERE id = ANY(p_ids)) AND NOT EXISTS (
+      SELECT 1 FROM (SELECT count(*) AS items, count(DISTINCT id) AS ids, min(amount) AS least, sum(amount::numeric) AS total, count(amount) AS given,
+                            count(target) AS targets FROM unnest(p_ids, p_amounts, p_targets) AS i (id, amount, target)) b
+      JOIN accounts c ON c.kind = 'chain' AND c.owner_id IS NULL AND c.asset = ANY(p_assets)
+      WHERE items <> ids OR items <> given OR items <> targets OR least <= 0 OR c.posted - total < -9223372036854775807)
+    AND array_position(p_assets, NULL) IS NULL AND array_position(p_addresses, NULL) IS NULL
+  THEN RETURN array_fill(0, ARRAY[cardinality(p_ids)]); END IF;
+  WITH items AS (
+    SELECT i.*, first_value(i.n) OVER same AS first_n, first_value(i.amount) OVER same AS first_amount, first_value(i.address) OVER same AS first_address,
+           first_value(i.target) OVER same AS first_target, sum(i.amount::numeric) OVER (PARTITION BY i.asset ORDER BY i.n) AS so_far
+    FROM unnest(p_ids, p_assets, p_amounts, p_addresses, p_targets) WITH ORDINALITY AS i (id, asset, amount, address, target, n)
+    WINDOW same AS (PARTITION BY i.id ORDER BY i.n))
+  SELECT array_agg(CASE
+      WHEN i.amount IS NULL OR i.amount <= 0 OR i.id IS NULL OR i.target IS NULL OR i.address IS NULL THEN -5
+      WHEN k.id IS NOT NULL THEN CASE WHEN (k.amount, k.address, t.credit_id) = (i.amount, i.address, i.target) THEN 1 ELSE -1 END
+      WHEN i.n <> i.first_n THEN CASE WHEN (i.amount, i.address, i.target) = (i.first_amount, i.first_address, i.first_target) THEN 1 ELSE -1 END
+      WHEN c.posted - i.so_far < -9223372036854775807 THEN -5
+      ELSE 0 END ORDER BY i.n)
+  INTO codes
+  FROM items i LEFT JOIN chain_rows k ON k.id = i.id LEFT JOIN transfers t ON t.id = transfer_id(k.id, 'deposit')
+  LEFT JOIN accounts c ON c.kind = 'chain' AND c.asset = i.asset AND c.owner_id IS NULL;
   RETURN codes;
 END $$;
 CREATE FUNCTION public.dispute(p_escrow uuid, p_user uuid, p_evidence text) RETURNS integer
@@ -177,9 +187,6 @@ BEGIN
   DELETE FROM device_metrics_default WHERE at < oldest::timestamp AT TIME ZONE 'UTC';
   RETURN gone;
 END $_$;
-CREATE FUNCTION public.earning_is_final(p_state text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE
-    AS $$ SELECT p_state IN ('PAID','REVERSED','SPLIT') $$;
 CREATE FUNCTION public.escrow_is_final(p_state text) RETURNS boolean
     LANGUAGE sql IMMUTABLE
     AS $$ SELECT p_state IN ('RELEASED','REFUNDED','SPLIT') $$;
@@ -198,14 +205,14 @@ CREATE FUNCTION public.final_is_closed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
-DECLARE account bigint; is_final boolean; is_closed boolean;
+DECLARE other boolean;
 BEGIN
-  IF TG_TABLE_NAME = 'accounts' THEN account := NEW.id; ELSE account := NEW.account_id; END IF;
-  SELECT closed INTO is_closed FROM accounts WHERE id = account;
-  SELECT escrow_is_final(state) INTO is_final FROM escrows WHERE account_id = account;
-  IF NOT FOUND THEN SELECT earning_is_final(state) INTO is_final FROM earnings WHERE account_id = account; END IF;
-  IF is_final IS DISTINCT FROM is_closed THEN
-    RAISE EXCEPTION 'end condition: account % closed is %, final is %', account, is_closed, is_final USING ERRCODE = 'integrity_constraint_violation';
+  IF TG_TABLE_NAME <> 'accounts' THEN SELECT closed INTO other FROM accounts WHERE id = NEW.account_id;
+  ELSIF NEW.kind = 'escrow' THEN SELECT state IN ('RELEASED','REFUNDED','SPLIT') INTO other FROM escrows WHERE account_id = NEW.id;
+  ELSE SELECT state IN ('PAID','REVERSED','SPLIT') INTO other FROM earnings WHERE account_id = NEW.id;
+  END IF;
+  IF other IS NOT TRUE THEN
+    RAISE EXCEPTION 'end condition: % %: final and closed must go together', TG_TABLE_NAME, NEW.id USING ERRCODE = 'integrity_constraint_violation';
   END IF;
   RETURN NULL;
 END $$;
@@ -413,7 +420,11 @@ CREATE FUNCTION public.offers_stay_fresh() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
-BEGIN UPDATE offers SET fresh_until = coalesce(NEW.metrics_at + interval '60 seconds', '-infinity') WHERE node_id = NEW.id; RETURN NULL; END $$;
+BEGIN
+  UPDATE offers SET fresh_until = coalesce(NEW.metrics_at + interval '60 seconds', '-infinity') WHERE node_id = NEW.id;
+  IF EXISTS (SELECT FROM offers WHERE node_id = NEW.id AND stale_told AND fresh_until > clock_timestamp()) THEN PERFORM refresh_offers(ARRAY[NEW.id]); END IF;
+  RETURN NULL;
+END $$;
 CREATE FUNCTION public.open_escrow(p_escrow uuid, p_user uuid, p_asset smallint) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
@@ -421,7 +432,7 @@ CREATE FUNCTION public.open_escrow(p_escrow uuid, p_user uuid, p_asset smallint)
 DECLARE payer bigint := wallet_of(p_user, p_asset); account bigint;
 BEGIN
   IF payer IS NULL THEN RETURN -6; END IF;
-  account := nextval(pg_get_serial_sequence('accounts', 'id'));
+  account := nextval('accounts_id_seq');
   WITH opened AS (
     INSERT INTO escrows (id, asset, payer_id, account_id) VALUES (p_escrow, p_asset, payer, account) ON CONFLICT (id) DO NOTHING RETURNING account_id)
   INSERT INTO accounts (id, asset, kind, owner_id) SELECT account_id, p_asset, 'escrow', p_user FROM opened;
@@ -481,7 +492,8 @@ CREATE FUNCTION public.refresh_due_offers(p_most integer) RETURNS integer
 DECLARE due uuid[]; went_stale integer;
 BEGIN
   SELECT array_agg(DISTINCT node_id) INTO due FROM (SELECT node_id FROM offers WHERE recount_at <= clock_timestamp() LIMIT p_most) x;
-  IF due IS NOT NULL THEN PERFORM refresh_offers(due); END IF;
+  due := due || ARRAY(SELECT DISTINCT o.node_id FROM offers o JOIN providers p ON p.id = o.provider_id WHERE o.attempts <> p.attempts_ended LIMIT p_most);
+  IF cardinality(due) > 0 THEN PERFORM refresh_offers(due); END IF;
   WITH picked AS (SELECT id FROM offers WHERE listed AND stale_told <> (fresh_until <= clock_timestamp()) ORDER BY id LIMIT p_most FOR NO KEY UPDATE),
   turned AS (UPDATE offers o SET stale_told = NOT o.stale_told FROM picked WHERE o.id = picked.id RETURNING o.*),
   told AS (INSERT INTO events (type, topics, subject_id, payload)
@@ -513,13 +525,14 @@ BEGIN
   changed AS (
     UPDATE offers o SET provider_id = f.provider_id, provider = f.provider, region = f.region, cpu_model = f.cpu_model, cpu_cores = f.cpu_cores,
       ram_bytes = f.ram_bytes, gpus = f.gpus, gpus_free = f.gpus_free, recount_at = f.recount_at, vram_bytes = f.vram_bytes, detected_by = f.detected_by,
-      verified = f.verified, listed = f.listed, status = f.status, fresh_until = f.fresh_until, reliability = f.reliability,
+      verified = f.verified, listed = f.listed, status = f.status, fresh_until = f.fresh_until, stale_told = f.fresh_until <= clock_timestamp(), reliability = f.reliability, attempts = f.attempts_ended,
       search = lower(concat_ws(' ', o.model, replace(o.model, '_', ' '), f.provider, f.region, f.cpu_model)),
       card = (SELECT left(row_to_json(c)::text, -1) FROM (SELECT o.id, o.node_id, f.provider_id, f.provider, o.model, f.gpus, f.vram_bytes, o.price_per_hour,
         'QUBIC' AS asset, f.region, f.cpu_model, f.cpu_cores, f.ram_bytes, o.tflops, f.reliability, f.attempts_ended AS attempts, f.verified, f.detected_by) c),
-      told = concat_ws('|', f.status, f.gpus_free, f.gpus, o.price_per_hour, f.region, f.provider, f.vram_bytes, f.verified)
+      told = concat_ws('|', f.status, f.fresh_until <= clock_timestamp(), f.gpus_free, f.gpus, o.price_per_hour, f.region, f.provider, f.vram_bytes, f.verified)
     FROM facts f WHERE o.id = f.id
-    RETURNING o.id, o.node_id, o.provider_id, o.model, o.price_per_hour, o.gpus, o.gpus_free, o.status, o.region, o.told, f.told_was)
+    RETURNING o.id, o.node_id, o.provider_id, o.model, o.price_per_hour, o.gpus, o.gpus_free, o.region, o.told, f.told_was,
+      CASE WHEN o.status = 'available' AND o.stale_told THEN 'stale' ELSE o.status END AS status)
   INSERT INTO events (type, topics, subject_id, payload)
   SELECT 'MARKETPLACE_UPDATE', ARRAY['marketplace'], c.id, jsonb_build_object('offer_id', c.id, 'node_id', c.node_id, 'provider_id', c.provider_id,
     'model', c.model, 'price_per_hour', c.price_per_hour, 'gpus', c.gpus, 'gpus_free', c.gpus_free, 'status', c.status, 'region', c.region)
@@ -592,6 +605,10 @@ END $$;
 CREATE FUNCTION public.settle(p_escrow uuid, p_outcome text, p_lines text[], p_payees uuid[], p_gross bigint[], p_metered_ms bigint[], p_fee_bps integer, p_window interval, p_decision interval) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS $$
 DECLARE
   e escrows; ruled rulings; digest_now bytea; total numeric; paying bigint; state_now text; matures timestamptz; line_count integer := cardinality(p_lines);
@@ -634,7 +651,7 @@ BEGIN
         FROM unnest(p_lines, p_gross) WITH ORDINALITY AS l (line, gross, n)) s;
 
   PERFORM 1 FROM accounts WHERE id IN (e.payer_id, e.account_id) ORDER BY id FOR NO KEY UPDATE;
-  SELECT array_agg(CASE WHEN amount > 0 THEN nextval(pg_get_serial_sequence('accounts', 'id')) END ORDER BY i) INTO purses
+  SELECT array_agg(CASE WHEN amount > 0 THEN nextval('accounts_id_seq') END ORDER BY i) INTO purses
   FROM unnest(amounts) WITH ORDINALITY AS a (amount, i);
   INSERT INTO accounts (id, asset, kind, owner_id)
   SELECT purse, e.asset, 'earning', payee FROM unnest(purses, p_payees) AS l (purse, payee) WHERE purse IS NOT NULL;
@@ -1338,6 +1355,7 @@ CREATE TABLE public.offers (
     gpus integer DEFAULT 0 NOT NULL,
     gpus_free integer DEFAULT 0 NOT NULL,
     reliability double precision,
+    attempts bigint DEFAULT '0'::bigint NOT NULL,
     verified boolean DEFAULT false NOT NULL,
     detected_by text DEFAULT 'declared'::text NOT NULL,
     listed boolean DEFAULT false NOT NULL,
@@ -1635,16 +1653,14 @@ CREATE TRIGGER devices_added AFTER INSERT ON public.devices FOR EACH ROW EXECUTE
 CREATE TRIGGER devices_changed AFTER UPDATE ON public.devices FOR EACH ROW WHEN (((((((old.model IS DISTINCT FROM new.model) OR (old.vram_bytes IS DISTINCT FROM new.vram_bytes)) OR (old.detected_by IS DISTINCT FROM new.detected_by)) OR (old.verified IS DISTINCT FROM new.verified)) OR (old.usable IS DISTINCT FROM new.usable)) OR (old.gone_at IS DISTINCT FROM new.gone_at))) EXECUTE FUNCTION public.offers_follow_device();
 CREATE TRIGGER disputes_keep BEFORE DELETE OR UPDATE ON public.disputes FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER disputes_keep_all BEFORE TRUNCATE ON public.disputes FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
-CREATE CONSTRAINT TRIGGER earnings_born AFTER INSERT ON public.earnings DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.final_is_closed();
-CREATE CONSTRAINT TRIGGER earnings_end AFTER UPDATE OF state ON public.earnings DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.state = ANY (ARRAY['PAID'::text, 'REVERSED'::text, 'SPLIT'::text]))) EXECUTE FUNCTION public.final_is_closed();
+CREATE CONSTRAINT TRIGGER earnings_end AFTER INSERT OR UPDATE OF state ON public.earnings DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.state = ANY (ARRAY['PAID'::text, 'REVERSED'::text, 'SPLIT'::text]))) EXECUTE FUNCTION public.final_is_closed();
 CREATE TRIGGER earnings_keep BEFORE DELETE OR UPDATE OF id, escrow_id, line, asset, payee_id, account_id, gross, fee, fee_bps, matures_at, created_at ON public.earnings FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER earnings_keep_all BEFORE TRUNCATE ON public.earnings FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER earnings_keep_final BEFORE UPDATE ON public.earnings FOR EACH ROW WHEN ((old.state = ANY (ARRAY['PAID'::text, 'REVERSED'::text, 'SPLIT'::text]))) EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER earnings_way BEFORE UPDATE OF state ON public.earnings FOR EACH ROW WHEN (((old.state <> new.state) AND (NOT ((old.state = 'PENDING'::text) AND (new.state = 'PAID'::text))))) EXECUTE FUNCTION public.refuse_transition();
 CREATE TRIGGER escrow_lines_keep BEFORE DELETE OR UPDATE ON public.escrow_lines FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER escrow_lines_keep_all BEFORE TRUNCATE ON public.escrow_lines FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
-CREATE CONSTRAINT TRIGGER escrows_born AFTER INSERT ON public.escrows DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.final_is_closed();
-CREATE CONSTRAINT TRIGGER escrows_end AFTER UPDATE OF state ON public.escrows DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.state = ANY (ARRAY['RELEASED'::text, 'REFUNDED'::text, 'SPLIT'::text]))) EXECUTE FUNCTION public.final_is_closed();
+CREATE CONSTRAINT TRIGGER escrows_end AFTER INSERT OR UPDATE OF state ON public.escrows DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.state = ANY (ARRAY['RELEASED'::text, 'REFUNDED'::text, 'SPLIT'::text]))) EXECUTE FUNCTION public.final_is_closed();
 CREATE TRIGGER escrows_keep BEFORE DELETE OR UPDATE OF id, asset, payer_id, account_id, created_at ON public.escrows FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER escrows_keep_all BEFORE TRUNCATE ON public.escrows FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER escrows_keep_final BEFORE UPDATE ON public.escrows FOR EACH ROW WHEN ((old.state = ANY (ARRAY['RELEASED'::text, 'REFUNDED'::text, 'SPLIT'::text]))) EXECUTE FUNCTION public.refuse_change();
@@ -1660,7 +1676,7 @@ CREATE TRIGGER ledger_network_keep BEFORE DELETE OR UPDATE ON public.ledger_netw
 CREATE TRIGGER ledger_network_keep_all BEFORE TRUNCATE ON public.ledger_network FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER nodes_changed AFTER UPDATE ON public.nodes FOR EACH ROW WHEN ((((((((((old.state IS DISTINCT FROM new.state) OR (old.paused IS DISTINCT FROM new.paused)) OR (old.draining IS DISTINCT FROM new.draining)) OR (old.region IS DISTINCT FROM new.region)) OR (old.sandbox IS DISTINCT FROM new.sandbox)) OR (old.cpu_model IS DISTINCT FROM new.cpu_model)) OR (old.cpu_cores IS DISTINCT FROM new.cpu_cores)) OR (old.ram_bytes IS DISTINCT FROM new.ram_bytes)) OR (old.provider_id IS DISTINCT FROM new.provider_id))) EXECUTE FUNCTION public.offers_follow_node();
 CREATE TRIGGER nodes_measured AFTER UPDATE OF metrics_at ON public.nodes FOR EACH ROW WHEN ((old.metrics_at IS DISTINCT FROM new.metrics_at)) EXECUTE FUNCTION public.offers_stay_fresh();
-CREATE TRIGGER providers_changed AFTER UPDATE ON public.providers FOR EACH ROW WHEN ((((old.name IS DISTINCT FROM new.name) OR (old.attempts_ended IS DISTINCT FROM new.attempts_ended)) OR (old.attempts_faulted IS DISTINCT FROM new.attempts_faulted))) EXECUTE FUNCTION public.offers_follow_provider();
+CREATE TRIGGER providers_changed AFTER UPDATE ON public.providers FOR EACH ROW WHEN ((old.name IS DISTINCT FROM new.name)) EXECUTE FUNCTION public.offers_follow_provider();
 CREATE TRIGGER quarantines_begun AFTER INSERT ON public.device_quarantines REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.offers_follow_devices();
 CREATE TRIGGER quarantines_ended AFTER DELETE ON public.device_quarantines REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.offers_follow_devices();
 CREATE TRIGGER rulings_keep BEFORE DELETE OR UPDATE ON public.rulings FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
@@ -1689,8 +1705,6 @@ ALTER TABLE ONLY public.attempts
     ADD CONSTRAINT attempts_provider_id_fkey FOREIGN KEY (provider_id) REFERENCES public.providers(id);
 ALTER TABLE ONLY public.attempts
     ADD CONSTRAINT attempts_restore_attempt_id_fkey FOREIGN KEY (restore_attempt_id) REFERENCES public.attempts(id);
-ALTER TABLE ONLY public.chain_rows
-    ADD CONSTRAINT chain_rows_asset_fkey FOREIGN KEY (asset) REFERENCES public.assets(id);
 ALTER TABLE ONLY public.checkpoints
     ADD CONSTRAINT checkpoints_attempt_id_fkey FOREIGN KEY (attempt_id) REFERENCES public.attempts(id);
 ALTER TABLE ONLY public.checkpoints
@@ -1782,12 +1796,12 @@ GRANT ALL ON FUNCTION public.cost(p_tx_id text, p_asset smallint, p_amount bigin
 REVOKE ALL ON FUNCTION public.count_attempt() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.deposit(p_tx_ids text[], p_indexes integer[], p_assets smallint[], p_amounts bigint[], p_owners uuid[], p_addresses text[], p_ticks bigint[], p_proofs text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.deposit(p_tx_ids text[], p_indexes integer[], p_assets smallint[], p_amounts bigint[], p_owners uuid[], p_addresses text[], p_ticks bigint[], p_proofs text[]) TO qubix_treasury;
+REVOKE ALL ON FUNCTION public.deposit_codes(p_ids uuid[], p_assets smallint[], p_amounts bigint[], p_addresses text[], p_targets bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.dispute(p_escrow uuid, p_user uuid, p_evidence text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.dispute(p_escrow uuid, p_user uuid, p_evidence text) TO qubix_web;
 REVOKE ALL ON FUNCTION public.drop_metric_partitions(p_keep_days integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.drop_metric_partitions(p_keep_days integer) TO qubix_web;
 GRANT ALL ON FUNCTION public.drop_metric_partitions(p_keep_days integer) TO qubix_controller;
-REVOKE ALL ON FUNCTION public.earning_is_final(p_state text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.escrow_is_final(p_state text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.faucet(p_user uuid, p_asset smallint, p_amount bigint, p_n text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.faucet(p_user uuid, p_asset smallint, p_amount bigint, p_n text) TO qubix_web;

@@ -52,27 +52,30 @@ BEGIN
   changed AS (
     UPDATE offers o SET provider_id = f.provider_id, provider = f.provider, region = f.region, cpu_model = f.cpu_model, cpu_cores = f.cpu_cores,
       ram_bytes = f.ram_bytes, gpus = f.gpus, gpus_free = f.gpus_free, recount_at = f.recount_at, vram_bytes = f.vram_bytes, detected_by = f.detected_by,
-      verified = f.verified, listed = f.listed, status = f.status, fresh_until = f.fresh_until, reliability = f.reliability,
+      verified = f.verified, listed = f.listed, status = f.status, fresh_until = f.fresh_until, stale_told = f.fresh_until <= clock_timestamp(), reliability = f.reliability, attempts = f.attempts_ended,
       search = lower(concat_ws(' ', o.model, replace(o.model, '_', ' '), f.provider, f.region, f.cpu_model)),
       card = (SELECT left(row_to_json(c)::text, -1) FROM (SELECT o.id, o.node_id, f.provider_id, f.provider, o.model, f.gpus, f.vram_bytes, o.price_per_hour,
         'QUBIC' AS asset, f.region, f.cpu_model, f.cpu_cores, f.ram_bytes, o.tflops, f.reliability, f.attempts_ended AS attempts, f.verified, f.detected_by) c),
-      told = concat_ws('|', f.status, f.gpus_free, f.gpus, o.price_per_hour, f.region, f.provider, f.vram_bytes, f.verified)
+      told = concat_ws('|', f.status, f.fresh_until <= clock_timestamp(), f.gpus_free, f.gpus, o.price_per_hour, f.region, f.provider, f.vram_bytes, f.verified)
     FROM facts f WHERE o.id = f.id
-    RETURNING o.id, o.node_id, o.provider_id, o.model, o.price_per_hour, o.gpus, o.gpus_free, o.status, o.region, o.told, f.told_was)
+    RETURNING o.id, o.node_id, o.provider_id, o.model, o.price_per_hour, o.gpus, o.gpus_free, o.region, o.told, f.told_was,
+      CASE WHEN o.status = 'available' AND o.stale_told THEN 'stale' ELSE o.status END AS status)
   INSERT INTO events (type, topics, subject_id, payload)
   SELECT 'MARKETPLACE_UPDATE', ARRAY['marketplace'], c.id, jsonb_build_object('offer_id', c.id, 'node_id', c.node_id, 'provider_id', c.provider_id,
     'model', c.model, 'price_per_hour', c.price_per_hour, 'gpus', c.gpus, 'gpus_free', c.gpus_free, 'status', c.status, 'region', c.region)
   FROM changed c WHERE c.told IS DISTINCT FROM c.told_was;
 END $$;
 
--- What time alone changed since: leases that ended, windows, nodes that grew stale. Run often; the search is right without it, but
--- open pages hear of it only here.
+-- What time alone changed since: leases that ended, windows, nodes that grew stale; and reputations, which no attempt's end waits for
+-- (its transaction would lock every offer of the provider). Run about once a second; free devices and staleness are right without
+-- it, but open pages hear of them only here.
 CREATE FUNCTION refresh_due_offers(p_most integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE due uuid[]; went_stale integer;
 BEGIN
   SELECT array_agg(DISTINCT node_id) INTO due FROM (SELECT node_id FROM offers WHERE recount_at <= clock_timestamp() LIMIT p_most) x;
-  IF due IS NOT NULL THEN PERFORM refresh_offers(due); END IF;
+  due := due || ARRAY(SELECT DISTINCT o.node_id FROM offers o JOIN providers p ON p.id = o.provider_id WHERE o.attempts <> p.attempts_ended LIMIT p_most);
+  IF cardinality(due) > 0 THEN PERFORM refresh_offers(due); END IF;
   WITH picked AS (SELECT id FROM offers WHERE listed AND stale_told <> (fresh_until <= clock_timestamp()) ORDER BY id LIMIT p_most FOR NO KEY UPDATE),
   turned AS (UPDATE offers o SET stale_told = NOT o.stale_told FROM picked WHERE o.id = picked.id RETURNING o.*),
   told AS (INSERT INTO events (type, topics, subject_id, payload)
@@ -108,10 +111,14 @@ WHEN ((OLD.state, OLD.paused, OLD.draining, OLD.region, OLD.sandbox, OLD.cpu_mod
   IS DISTINCT FROM (NEW.state, NEW.paused, NEW.draining, NEW.region, NEW.sandbox, NEW.cpu_model, NEW.cpu_cores, NEW.ram_bytes, NEW.provider_id))
 EXECUTE FUNCTION offers_follow_node();
 
--- The heartbeat's way: one column, no index on it, nothing recounted.
+-- The heartbeat's way: one column, no index on it, nothing recounted; unless the offers were shown as stale until now.
 CREATE FUNCTION offers_stay_fresh() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-BEGIN UPDATE offers SET fresh_until = coalesce(NEW.metrics_at + interval '60 seconds', '-infinity') WHERE node_id = NEW.id; RETURN NULL; END $$;
+BEGIN
+  UPDATE offers SET fresh_until = coalesce(NEW.metrics_at + interval '60 seconds', '-infinity') WHERE node_id = NEW.id;
+  IF EXISTS (SELECT FROM offers WHERE node_id = NEW.id AND stale_told AND fresh_until > clock_timestamp()) THEN PERFORM refresh_offers(ARRAY[NEW.id]); END IF;
+  RETURN NULL;
+END $$;
 CREATE TRIGGER nodes_measured AFTER UPDATE OF metrics_at ON nodes FOR EACH ROW
 WHEN (OLD.metrics_at IS DISTINCT FROM NEW.metrics_at) EXECUTE FUNCTION offers_stay_fresh();
 
@@ -128,7 +135,7 @@ CREATE FUNCTION offers_follow_provider() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN PERFORM refresh_offers(ARRAY(SELECT id FROM nodes WHERE provider_id = NEW.id)); RETURN NULL; END $$;
 CREATE TRIGGER providers_changed AFTER UPDATE ON providers FOR EACH ROW
-WHEN ((OLD.name, OLD.attempts_ended, OLD.attempts_faulted) IS DISTINCT FROM (NEW.name, NEW.attempts_ended, NEW.attempts_faulted))
+WHEN (OLD.name IS DISTINCT FROM NEW.name)
 EXECUTE FUNCTION offers_follow_provider();
 
 REVOKE ALL ON FUNCTION node_window, offer_live, refresh_offers, refresh_due_offers, offers_follow_devices, offers_follow_node, offers_stay_fresh,

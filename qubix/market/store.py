@@ -25,9 +25,9 @@ OFFERS_MAX: Final = 10_000
 # Offers as they are at this moment: what time alone changes is judged here, not taken from the row.
 _OFFERS: Final = """
 SELECT o.id, o.node_id, o.provider_id, o.provider, o.model, o.gpus, live.gpus_free, o.vram_bytes, o.price_per_hour, o.region, o.cpu_model, o.cpu_cores,
-    o.ram_bytes, o.tflops, o.reliability, p.attempts_ended AS attempts, o.verified, o.detected_by,
+    o.ram_bytes, o.tflops, o.reliability, o.attempts, o.verified, o.detected_by,
     CASE WHEN o.status <> 'available' THEN o.status WHEN o.fresh_until <= now() THEN 'stale' WHEN live.gpus_free = 0 THEN 'busy' ELSE 'available' END AS status
-FROM offers o JOIN providers p ON p.id = o.provider_id, LATERAL (SELECT
+FROM offers o, LATERAL (SELECT
     CASE WHEN o.recount_at <= now() THEN (SELECT l.gpus_free FROM offer_live(o.node_id, o.model) AS l) ELSE o.gpus_free END AS gpus_free) live
 """
 _QUOTE: Final = sa.text("""

@@ -40,6 +40,7 @@ offers = sa.Table(
     sa.Column("gpus", sa.Integer, nullable=False, server_default="0"),
     sa.Column("gpus_free", sa.Integer, nullable=False, server_default="0"),
     sa.Column("reliability", sa.Double),
+    sa.Column("attempts", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("verified", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("detected_by", sa.Text, nullable=False, server_default="declared"),
     sa.Column("listed", sa.Boolean, nullable=False, server_default=sa.false()),

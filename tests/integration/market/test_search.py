@@ -136,6 +136,8 @@ async def make_world(resources: Resources, owner: AsyncConnection, seed: int, si
             sa.text("UPDATE providers SET attempts_ended = :e, attempts_faulted = :f WHERE name = :n"),
             {"e": ended, "f": faulted, "n": name},
         )
+    async with scope(resources) as s:
+        await s.market.refresh_due()
     share = {name: (ended - faulted) / ended for name, (ended, faulted) in reliable.items()}
     return [
         dataclasses.replace(offer, reliability=share.get(offer.provider), attempts=reliable.get(offer.provider, (0, 0))[0])
