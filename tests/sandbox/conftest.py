@@ -19,6 +19,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from qubix.sandbox import stop
+
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 ATTACKS = HERE / "attacks"
@@ -76,6 +78,11 @@ class Running:
             if self.events[-1]["event"] == kind and containing in str(self.events[-1]):
                 return self.events[-1]
         raise AssertionError(f"no {kind} within {timeout_s} s: {self.events}")
+
+    def until_started(self) -> int:
+        """The first process of the sandbox, as the machine numbers it."""
+        found = [event for event in self.events if event["event"] == "Started"] or [self.until("Started")]
+        return int(found[0]["pid"])
 
     def wait(self, timeout_s: float = 60.0) -> Outcome:
         began = time.monotonic()
@@ -147,6 +154,7 @@ class Containment:
             self.command(python, "-B", str(HERE / "driver.py")),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,  # a buffer could hold a line that select no longer sees
             pass_fds=tuple(inherit_fds),
             env={"PATH": "/usr/bin:/bin", "PYTHONPATH": sysconfig.get_paths()["purelib"], **(environment or {})},
         )
@@ -166,6 +174,7 @@ class Containment:
             if running.process.poll() is None:
                 running.process.kill()
             running.process.communicate()
+        stop.clean(self.base)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -206,11 +206,11 @@ def test_28_concurrent_attempts_do_not_see_each_other(containment: Containment) 
     other = Folder.of(containment.base, victim.attempt)
     assert_held(containment.run(attack("a28_spy"), params={"other": str(other.output)}))
     if os.geteuid() == 0 and not containment.ordinary:
-        uid = os.stat(other.output).st_uid
-        assert uid >= 1000
         second = containment.start(attack("a28_victim"))
         second.until("LogText", containing="ready")
-        assert os.stat(Folder.of(containment.base, second.attempt).output).st_uid != uid
+        users = {os.stat(f"/proc/{running.until_started()}").st_uid for running in (victim, second)}
+        assert len(users) == 2
+        assert 0 not in users
 
 
 def test_29_parameters_do_not_show_in_the_process_list(containment: Containment) -> None:
