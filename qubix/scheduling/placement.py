@@ -112,8 +112,9 @@ def _usable(wanted: Wanted, candidate: Candidate) -> tuple[Slot, ...]:
     return tuple(sorted(fits, key=lambda slot: (slot.holder_id is None, slot.device_id)))
 
 
-def _enough(wanted: Wanted, candidate: Candidate) -> bool:
-    return sum(slot.vram_bytes >= wanted.needs.vram_bytes for slot in candidate.slots) >= wanted.needs.gpus
+def _enough_memory(wanted: Wanted, candidate: Candidate) -> bool:
+    fitting = sum(slot.vram_bytes >= wanted.needs.vram_bytes for slot in candidate.slots)
+    return fitting >= max(1, min(wanted.needs.gpus, len(candidate.slots)))
 
 
 def _named(wanted: Wanted, candidate: Candidate) -> bool:
@@ -144,8 +145,8 @@ CONSTRAINTS: Final[tuple[tuple[str, Test], ...]] = (
     ("asset", lambda w, c: c.asset == w.asset),
     ("offer", lambda w, c: w.offer_id is None or c.offer_id == w.offer_id),
     ("gpu_models", _named),
-    ("vram", lambda w, c: any(slot.vram_bytes >= w.needs.vram_bytes for slot in c.slots)),
-    ("gpus", _enough),
+    ("vram", _enough_memory),
+    ("gpus", lambda w, c: len(c.slots) >= w.needs.gpus),
     ("region", _near),
     ("node_size", _large_node),
     ("tflops", lambda w, c: c.tflops == 0 or c.tflops >= w.needs.tflops),
@@ -195,6 +196,8 @@ def explain(wanted: Wanted, candidates: Sequence[Candidate]) -> Unplaceable:
     if not dropped:
         return Unplaceable("no_offers", "No offer exists that any change of the job would match.", {}, rejected)
     matching = _without(wanted, candidates, dropped)
+    if len(dropped - set(_PASSING)) > 1:  # changes that only help together must be read off one offer
+        matching = [min(matching, key=lambda candidate: candidate.price_per_hour)]
     code = next(name for name in reversed(_GENTLE) if name in dropped)
     relaxation = {name: _relaxed(name, wanted, matching) for name in dropped if name not in _PASSING}
     reserve = _worth_waiting_for(wanted, matching) if dropped <= {"busy", "barred"} else None
@@ -226,13 +229,13 @@ def _needed(wanted: Wanted, matching: Sequence[Candidate], dropped: frozenset[st
 
 def _relaxed(name: str, wanted: Wanted, matching: Sequence[Candidate]) -> object:
     if name == "price":
-        return min(candidate.price_per_hour for candidate in matching) * wanted.needs.gpus
+        return min(candidate.price_per_hour * min(wanted.needs.gpus, len(candidate.slots)) for candidate in matching)
     if name == "region":
         return sorted({candidate.region for candidate in matching})
     if name == "vram":
         return max(slot.vram_bytes for candidate in matching for slot in candidate.slots)
     if name == "gpus":
-        return max(sum(slot.vram_bytes >= wanted.needs.vram_bytes for slot in candidate.slots) for candidate in matching)
+        return max(len(candidate.slots) for candidate in matching)
     if name == "gpu_models":
         return sorted({candidate.model for candidate in matching})
     if name == "node_size":

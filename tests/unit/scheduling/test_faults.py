@@ -1,0 +1,136 @@
+"""The fault policy is total and closed; the sweeper's judgement by the clock."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qubix.agent.protocol import Exit
+from qubix.jobs.model import AttemptState, AttemptStep, Fault, JobState
+from qubix.kernel.money import Qu
+from qubix.scheduling.faults import Ending, judge, waits_for_death
+from qubix.scheduling.model import Live, Rules, overdue
+
+endings = st.builds(
+    Ending,
+    exit=st.sampled_from(Exit),
+    exit_code=st.none() | st.integers(0, 255),
+    signal=st.none() | st.integers(1, 64),
+    node_died=st.booleans(),
+    cancel_requested=st.booleans(),
+    restore_failed=st.booleans(),
+    same_signal_elsewhere=st.booleans(),
+)
+
+
+@given(endings, st.booleans())
+def test_every_ending_has_a_verdict_and_only_exit_0_is_success(ending: Ending, retry_own: bool) -> None:
+    verdict = judge(ending, retry_own_failures=retry_own)
+    assert (verdict.step is AttemptStep.SUCCEED) == (ending.exit is Exit.EXITED and ending.exit_code == 0)
+    assert (verdict.fault is Fault.NONE) == (verdict.step in (AttemptStep.SUCCEED, AttemptStep.CANCEL))
+    assert verdict.reason
+    if verdict.fault in (Fault.PROVIDER, Fault.PLATFORM):
+        assert verdict.retry
+    if verdict.fault is Fault.CONSUMER and not retry_own:
+        assert not verdict.retry
+
+
+@pytest.mark.parametrize("exit", [Exit.OUT_OF_MEMORY, Exit.TIME_LIMIT, Exit.DISK_LIMIT, Exit.OUTPUT_FLOOD])
+def test_the_jobs_own_limits_are_the_consumers(exit: Exit) -> None:
+    verdict = judge(Ending(exit))
+    assert (verdict.step, verdict.fault, verdict.retry) == (AttemptStep.FAIL, Fault.CONSUMER, False)
+
+
+def test_a_crash_is_the_consumers_and_an_unexplained_kill_is_the_providers_once() -> None:
+    assert judge(Ending(Exit.SIGNALLED, signal=11)).fault is Fault.CONSUMER
+    assert judge(Ending(Exit.SIGNALLED, signal=9)).fault is Fault.PROVIDER
+    assert judge(Ending(Exit.SIGNALLED, signal=9, same_signal_elsewhere=True)).fault is Fault.CONSUMER
+
+
+def test_a_dead_node_means_lost_not_failed() -> None:
+    assert judge(Ending(Exit.SIGNALLED, signal=9, node_died=True)).step is AttemptStep.LOSE
+    assert judge(Ending(Exit.EXITED, exit_code=1, node_died=True)).step is AttemptStep.LOSE
+    assert judge(Ending(Exit.EXITED, exit_code=0, node_died=True)).step is AttemptStep.SUCCEED
+
+
+def test_only_an_unexplained_signal_waits_for_news_of_the_node() -> None:
+    assert waits_for_death(Ending(Exit.SIGNALLED, signal=9))
+    assert not waits_for_death(Ending(Exit.SIGNALLED, signal=9, cancel_requested=True))
+    assert not waits_for_death(Ending(Exit.SIGNALLED, signal=9, node_died=True))
+    assert not waits_for_death(Ending(Exit.SIGNALLED, signal=11))
+    assert not waits_for_death(Ending(Exit.EXITED, exit_code=1))
+
+
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+ONE = UUID(int=1)
+
+
+def ago(seconds: float) -> dt.datetime:
+    return NOW - dt.timedelta(seconds=seconds)
+
+
+LIVE = Live(
+    attempt_id=ONE,
+    job_id=ONE,
+    owner_id=ONE,
+    node_id=ONE,
+    provider_id=ONE,
+    job_state=JobState.RUNNING,
+    state=AttemptState.RUNNING,
+    number=1,
+    fence=1,
+    counted=1,
+    declines=0,
+    attempts_max=3,
+    retry_own_failures=False,
+    rate=Qu(3600),
+    limit_ms=600_000,
+    now=NOW,
+    created_at=ago(60),
+    renewed_at=ago(1),
+    running_at=ago(50),
+    reported_at=None,
+    start_deadline_at=ago(40),
+    cancel_requested_at=None,
+    node_dead_at=None,
+    socket_open=True,
+    exit=None,
+    exit_code=None,
+    signal=None,
+    reason_detail=None,
+    restore_failed=False,
+    same_signal_elsewhere=False,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"renewed_at": ago(20)}, None),
+        ({"renewed_at": ago(20.1)}, "lease_expired"),
+        ({"renewed_at": ago(300), "reported_at": ago(1)}, None),
+        ({"renewed_at": ago(300), "state": AttemptState.LOST}, None),
+        ({"node_dead_at": ago(1)}, None),
+        ({"node_dead_at": ago(1), "socket_open": False}, "node_lost"),
+        ({"socket_open": False}, None),
+        ({"state": AttemptState.CREATED, "start_deadline_at": ago(-1), "renewed_at": ago(300)}, None),
+        ({"state": AttemptState.CREATED, "start_deadline_at": ago(1)}, "not_accepted"),
+        ({"state": AttemptState.ACCEPTED, "start_deadline_at": ago(-1)}, None),
+        ({"state": AttemptState.ACCEPTED, "start_deadline_at": ago(1)}, "not_started"),
+        ({"state": AttemptState.ACCEPTED, "start_deadline_at": ago(-1), "renewed_at": ago(21)}, "lease_expired"),
+        ({"running_at": ago(629)}, None),
+        ({"running_at": ago(631)}, "time_limit"),
+        ({"cancel_requested_at": ago(9)}, None),
+        ({"cancel_requested_at": ago(11)}, "cancelled"),
+        ({"cancel_requested_at": ago(1), "state": AttemptState.CREATED}, "cancelled"),
+    ],
+)
+def test_the_sweeper_ends_what_is_over_and_nothing_else(changes: dict[str, object], reason: str | None) -> None:
+    verdict = overdue(dataclasses.replace(LIVE, **changes), Rules())  # type: ignore[arg-type]
+    assert (None if verdict is None else verdict.reason) == reason
