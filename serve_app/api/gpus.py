@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Final
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from pydantic import Field
 
 from qubix.bootstrap import Scope
 from qubix.identity.model import Principal
+from qubix.market.filters import Availability, Sort
 from qubix.market.service import Group
-from serve_app.api.shapes import PROBLEMS, Body, Cursor, Limit, Page, View
+from serve_app.api.shapes import PROBLEMS, Body, Page, View
 from serve_app.calls import SearchCall
 
 router = APIRouter(prefix="/api/gpus", tags=["gpus"], responses=PROBLEMS)
-Text = Annotated[str | None, Query(max_length=1000)]
 
 
 class OfferView(View):
@@ -80,31 +80,37 @@ class Groups(View):
     items: list[GroupView]
 
 
-@router.get("/search", response_model=Page[OfferView])
-async def search(
-    call: SearchCall,
-    model: Annotated[str | None, Query(max_length=1000, description="Models, separated by commas.")] = None,
-    vram_min: Annotated[str | None, Query(max_length=40, description="As 24GB, or bytes.")] = None,
-    vram_max: Annotated[str | None, Query(max_length=40)] = None,
-    price_min: Annotated[str | None, Query(max_length=40, description="Units per GPU-hour.")] = None,
-    price_max: Annotated[str | None, Query(max_length=40)] = None,
-    region: Annotated[str | None, Query(max_length=1000, description="Regions, separated by commas; eu covers eu-west.")] = None,
-    provider: Text = None,
-    gpus: Annotated[str | None, Query(max_length=10, description="Free GPUs, at least.")] = None,
-    reliability_min: Annotated[str | None, Query(max_length=10)] = None,
-    verified: Annotated[Literal["true", "false"] | None, Query()] = None,
-    available: Annotated[Literal["true", "false", "any"] | None, Query(description="Default true: rentable now.")] = None,
-    q: Annotated[str | None, Query(max_length=200, description="Free text.")] = None,
-    query: Annotated[
-        str | None, Query(max_length=2000, description="Typed, as: gpu=RTX_4090 vram>=24GB price<2000 region in [eu,us]")
-    ] = None,
-    sort: Annotated[Literal["price", "price_desc", "performance", "availability", "cost_benefit"] | None, Query()] = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-) -> Response:
+def _parameter(name: str, about: str, **schema: object) -> dict[str, object]:
+    return {"name": name, "in": "query", "required": False, "description": about, "schema": {"type": "string", **schema}}
+
+
+# Documented here and read once, by the search itself: as arguments of the route, FastAPI would read all of them at every request,
+# which costs more than the search.
+_PARAMETERS: Final = [
+    _parameter("model", "Models, separated by commas."),
+    _parameter("vram_min", "As 24GB; a bare number is GB."),
+    _parameter("vram_max", "As 24GB; a bare number is GB."),
+    _parameter("price_min", "Units per GPU-hour."),
+    _parameter("price_max", "Units per GPU-hour."),
+    _parameter("region", "Regions, separated by commas; eu covers eu-west."),
+    _parameter("provider", "Names or ids, separated by commas."),
+    _parameter("gpus", "Free GPUs on one machine, at least."),
+    _parameter("reliability_min", "As 0.95 or 95%."),
+    _parameter("verified", "Whether we measured the GPU.", enum=["true", "false"]),
+    _parameter("available", "Default true: rentable now.", enum=[member.value for member in Availability]),
+    _parameter("q", "Free text."),
+    _parameter("query", "Typed, as: gpu=RTX_4090 vram>=24GB price<2000 region in [eu,us]"),
+    _parameter("sort", "Default price.", enum=[member.value for member in Sort]),
+    _parameter("limit", "1 to 100, default 50.", type="integer", minimum=1, maximum=100),
+    _parameter("cursor", "What `next_cursor` said."),
+]
+
+
+@router.get("/search", response_model=Page[OfferView], openapi_extra={"parameters": _PARAMETERS})
+async def search(call: SearchCall) -> Response:
     """Offers by filters, free text or a typed query; default: what is rentable now, cheapest first."""
     await call.count_search()
-    page = await call.web.resources.search.page(call.request.url.query)
+    page = await call.web.resources.search.page(call.request.scope["query_string"].decode("latin-1"))
     return Response(page, media_type="application/json")
 
 
