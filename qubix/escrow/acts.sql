@@ -130,7 +130,7 @@ BEGIN
   INTO codes, due
   FROM (SELECT id, n, row_number() OVER (PARTITION BY id ORDER BY n) AS again FROM unnest(p_earnings) WITH ORDINALITY AS u (id, n)) i
   LEFT JOIN earnings g ON g.id = i.id;
-  IF due IS NULL THEN RETURN codes; END IF;
+  IF due IS NULL THEN RETURN coalesce(codes, '{}'); END IF;
   PERFORM 1 FROM accounts WHERE id IN (
       SELECT unnest(ARRAY[g.account_id, g.payee_id]) FROM earnings g WHERE g.id = ANY(due)
       UNION SELECT platform_account('fee', g.asset) FROM earnings g WHERE g.id = ANY(due) AND g.fee > 0)

@@ -14,6 +14,7 @@ RETURNS integer[] LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE ids uuid[]; targets bigint[]; chains bigint[]; codes integer[];
 BEGIN
+  IF coalesce(cardinality(p_tx_ids), 0) = 0 THEN RETURN '{}'; END IF;
   IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN array_fill(-7, ARRAY[cardinality(p_tx_ids)]); END IF;
   SELECT array_agg(chain_row_id('deposit', i.asset, i.tx_id, i.index) ORDER BY i.n), array_agg(coalesce(w.id, p.suspense) ORDER BY i.n),
          array_agg(p.chain ORDER BY i.n)
