@@ -21,6 +21,8 @@ from qubix.postgres import schema
 from qubix.postgres.embedded import OWNER, EmbeddedServer
 from qubix.postgres.engine import make_engine
 from qubix.settings import Settings
+from tests.fakes.ray_world import ray_world as ray_world
+from tests.whole import Whole, whole_platform
 
 TEMPLATE = "qubix_template"
 UNIT = Path(__file__).parent / "unit"
@@ -136,3 +138,10 @@ def unit_walls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(time, "sleep", lambda seconds: refuse() if seconds else None)
+
+
+@pytest.fixture(scope="session")
+def whole() -> Iterator[Whole]:
+    """The whole product with two machines; shared by all tests that need one and leave it as they found it."""
+    with whole_platform() as platform:
+        yield platform

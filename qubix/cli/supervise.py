@@ -123,19 +123,23 @@ def look_after(child: Child, now: float) -> bool:
     return True
 
 
-def start_and_wait(line: Sequence[str], folder: Path, what: str) -> runfile.RunFile:
+def start_and_wait(line: Sequence[str], folder: Path, what: str, *, extra: Mapping[str, str] = {}) -> runfile.RunFile:
     """Start a supervisor of its own over `folder` and wait until its run.json says that it is ready.
 
-    Args: line, its command line; what, named in the error. Raises: Unavailable with the end of its log.
+    Args: line, its command line; what, named in the error; extra, further variables of its environment. Raises: Unavailable with the end of its log.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     log_path = folder / "supervisor.log"
     with os.fdopen(os.open(log_path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as log:
-        supervisor = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
+        environment = {**os.environ, **extra}
+        supervisor = subprocess.Popen(
+            line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", env=environment
+        )
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and supervisor.poll() is None:
         run = runfile.read(folder)
         if run is not None and run.state == "ready" and run.supervisor is not None and run.supervisor.pid == supervisor.pid:
+            supervisor.returncode = 0  # it outlives this process by design: Popen must not complain of that
             return run
         time.sleep(0.1)
     if supervisor.poll() is None:

@@ -1,0 +1,100 @@
+"""A job under way, and the death or the sleep of a process: it ends once, is paid once, and the books are right."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.whole import STEPS, Consumer, Whole
+
+pytestmark = pytest.mark.cluster
+OPEN_ESCROWS = ("PENDING", "LOCKED", "DISPUTED")
+
+
+@pytest.fixture
+def consumer(whole: Whole) -> Consumer:
+    return Consumer(whole)
+
+
+def under_way(consumer: Consumer, steps: int = 16, pause_s: float = 0.5) -> str:
+    """A job that has stored a checkpoint and has some seconds left."""
+    job_id = consumer.run(STEPS, f"{steps} {pause_s}")
+    consumer.until(job_id, lambda job: job["progress"] >= 25, 40)
+    return job_id
+
+
+def machine_of(whole: Whole, job: dict[str, Any]) -> str:
+    return next(name for name, machine in whole.machines.items() if machine.node_id == job["attempts"][-1]["node_id"])
+
+
+def settled_once(whole: Whole, job: dict[str, Any]) -> None:
+    receipt = job["receipt"]
+    assert receipt["held"] == receipt["charged"] + receipt["refunded"]
+    assert receipt["charged"] == sum(attempt["charge"] for attempt in receipt["attempts"])
+    assert receipt["escrow_state"] not in OPEN_ESCROWS
+    assert whole.audit() == []
+
+
+@pytest.mark.parametrize("process", ["controller", "fabric"])
+def test_a_job_runs_on_in_one_attempt_while_a_platform_process_is_killed_and_comes_back(
+    whole: Whole, consumer: Consumer, process: str
+) -> None:
+    job_id = under_way(consumer)
+    killed = whole.pid_of(process)
+    os.kill(killed, signal.SIGKILL)
+    job = consumer.ended(job_id)
+    assert job["state"] == "COMPLETED"
+    assert [attempt["state"] for attempt in job["attempts"]] == ["SUCCEEDED"]
+    assert consumer.lines(job_id)[-1] == "step 16"
+    settled_once(whole, job)
+    assert whole.pid_of(process) != killed
+
+
+def test_a_job_whose_agent_is_killed_is_resumed_from_its_checkpoint(whole: Whole, consumer: Consumer) -> None:
+    job_id = under_way(consumer)
+    machine = whole.machines[machine_of(whole, consumer.job(job_id))]
+    sandboxes = [p for p in machine.tree() if "bwrap" in p.name()]
+    assert sandboxes
+    machine.named("ray::NodeAgent").kill()
+    gone, alive = psutil.wait_procs(sandboxes, timeout=5)
+    assert not alive, gone
+    job = consumer.ended(job_id)
+    assert job["state"] == "COMPLETED"
+    assert [attempt["state"] for attempt in job["attempts"]][-1] == "SUCCEEDED"
+    assert len(job["attempts"]) == 2
+    assert job["attempts"][0]["fault"] in ("provider", "platform")
+    assert job["attempts"][1]["resumed_from"] is not None
+    settled_once(whole, job)
+
+
+def test_a_machine_frozen_beyond_its_lease_is_fenced_and_its_device_stays_shut_until_it_is_free(whole: Whole, consumer: Consumer) -> None:
+    job_id = under_way(consumer, steps=40)
+    name = machine_of(whole, consumer.job(job_id))
+    frozen = whole.machines[name]
+    tree = frozen.tree()
+    for process in tree:
+        process.suspend()
+    try:
+        job = consumer.until(job_id, lambda job: len(job["attempts"]) == 2 and job["attempts"][1]["running_at"] is not None, 60)
+        assert job["attempts"][0]["state"] == "LOST"
+        assert job["attempts"][1]["node_id"] != frozen.node_id
+        assert job["attempts"][1]["resumed_from"] is not None
+        assert whole.provider.get(f"/api/nodes/{frozen.node_id}")["offers"][0]["gpus_free"] == 0
+    finally:
+        for process in tree:
+            process.resume()
+    job = consumer.ended(job_id)
+    assert [attempt["state"] for attempt in job["attempts"]] == ["LOST", "SUCCEEDED"]
+    assert job["state"] == "COMPLETED"
+    lost = job["receipt"]["attempts"][0]
+    assert lost["charge"] <= lost["rate"] * lost["metered_ms"] // 3_600_000
+    settled_once(whole, job)
+    deadline = time.monotonic() + 40
+    while not any(offer["node_id"] == frozen.node_id for offer in consumer.client.get("/api/gpus/search", available="true")["items"]):
+        assert time.monotonic() < deadline, "the frozen machine's device never came back"
+        time.sleep(0.25)

@@ -1,0 +1,215 @@
+"""The whole product for tests: `qubix up` and two machines that joined as `qubix provider join` does. Nothing in it is a stand-in."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psutil
+
+from qubix.cli import config, runfile
+from qubix.cli.client import Client
+from qubix.cli.supervise import start_and_wait
+from qubix.cli.up import start_detached, stop
+
+FINAL = ("COMPLETED", "FAILED", "CANCELLED")
+FUNDS = 1_000_000_000
+PASSWORD = "a long enough password"
+
+STEPS = '''
+"""Counts to `steps`, one every `pause_s`; a checkpoint a second at most; resumes where the last one left."""
+import json, pathlib, sys, time
+import qubix_job as job
+
+steps, pause_s = (int(sys.argv[1]), float(sys.argv[2]))
+restored = job.restored()
+first = json.loads(restored.read_text())["step"] + 1 if restored else 1
+print(f"begins at {first}", flush=True)
+saved = time.monotonic()
+for step in range(first, steps + 1):
+    time.sleep(pause_s)
+    print(f"step {step}", flush=True)
+    job.progress(100 * step / steps, f"step {step}")
+    if time.monotonic() - saved > 1:
+        saved = time.monotonic()
+        pathlib.Path("state.json").write_text(json.dumps({"step": step}))
+        job.checkpoint("state.json", pct=100 * step / steps)
+pathlib.Path("result.txt").write_text(str(steps))
+'''
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A provider's machine: its node, its home, the process that keeps it a member."""
+
+    node_id: str
+    home: Path
+    member_pid: int
+
+    def tree(self) -> list[psutil.Process]:
+        """Every process of it: raylet, agent, runners, sandboxes."""
+        member = psutil.Process(self.member_pid)
+        return [member, *member.children(recursive=True)]
+
+    def named(self, part: str) -> psutil.Process:
+        """The one process whose command line has `part`."""
+        found = [process for process in self.tree() if part in _line(process)]
+        assert len(found) == 1, [_line(process)[:80] for process in self.tree()]
+        return found[0]
+
+
+class Whole:
+    """A running platform with two machines, a provider and a consumer."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+        self.data_dir = folder / "data"
+        self.folder = folder
+        self.settings = dict(settings)
+        self.machines: dict[str, Machine] = {}
+        self.operator_key = ""
+        self._clients: list[Client] = []
+        self.provider: Client
+
+    def up(self) -> None:
+        """Start the platform, or start it again on the same data."""
+        run, key = start_detached(self.data_dir, settings=self.settings, owner=os.getpid())
+        self.url = run.urls["application"]
+        self.operator_key = key or self.operator_key
+
+    def down(self) -> None:
+        """Stop machines and platform."""
+        for client in self._clients:
+            client.http.close()
+        for machine in self.machines.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for process in machine.tree():
+                    process.resume()
+                psutil.Process(machine.member_pid).terminate()
+        for machine in self.machines.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                psutil.Process(machine.member_pid).wait(40)
+        self.machines.clear()
+        stop(self.data_dir)
+
+    def account(self) -> Client:
+        """A new user, logged in by an API key."""
+        who = {"email": f"u{uuid4().hex[:12]}@qubix.example", "password": PASSWORD}
+        httpx.post(f"{self.url}/api/auth/signup", json=who, timeout=20).raise_for_status()
+        token = httpx.post(f"{self.url}/api/auth/login", json=who, timeout=20).raise_for_status().json()["access_token"]
+        bearer = {"Authorization": f"Bearer {token}"}
+        made = httpx.post(f"{self.url}/api/auth/keys", json={"name": "test"}, headers=bearer, timeout=20).raise_for_status()
+        self._clients.append(Client(self.url, made.json()["key"]))
+        return self._clients[-1]
+
+    def join(self, name: str, gpu: str, price: int, provider: Client) -> Machine:
+        """Add a machine, as `qubix provider join --detach` does."""
+        home = self.folder / name
+        key = str(provider.http.headers["Authorization"]).removeprefix("Bearer ")
+        path = self.folder / f"{name}.json"
+        before = os.environ.get("QUBIX_CONFIG")
+        os.environ["QUBIX_CONFIG"] = str(path)
+        try:
+            config.save(config.Account(self.url, key))
+            line = [sys.executable, "-m", "qubix.cli.main", "provider", "join", "--declare-gpu", gpu, "--price", str(price), "--name", name]
+            line += ["--home", str(home), "--data-dir", str(self.data_dir), "--owner-pid", str(os.getpid())]
+            run = start_and_wait(line, home, name)
+        finally:
+            del os.environ["QUBIX_CONFIG"]
+            if before is not None:
+                os.environ["QUBIX_CONFIG"] = before
+        assert run.supervisor is not None
+        self.machines[name] = Machine(run.facts["node_id"], home, run.supervisor.pid)
+        return self.machines[name]
+
+    def pid_of(self, name: str) -> int:
+        """The pid of one of the platform's own processes."""
+        run = runfile.read(self.data_dir)
+        assert run is not None
+        return run.processes[name].pid
+
+    def audit(self) -> list[Any]:
+        """What the ledger's audit complains of."""
+        with Client(self.url, self.operator_key) as operator:
+            problems: list[Any] = operator.get("/api/audit")["problems"]
+        return problems
+
+
+class Consumer:
+    """A consumer with funds, and the verbs of the tests."""
+
+    def __init__(self, whole: Whole, funds: int = FUNDS) -> None:
+        self.client = whole.account()
+        self.client.post("/api/wallets/faucet", {"amount": funds})
+
+    def run(self, script: str, arguments: str = "", **extra: Any) -> str:
+        """Create a job that runs `script`. Returns its id."""
+        name = f"{uuid4().hex}.py"
+        upload = self.client.http.post("/api/uploads", params={"filename": name}, content=script.encode())
+        upload.raise_for_status()
+        body: dict[str, Any] = {
+            "kind": "script",
+            "params": {"arguments": arguments},
+            "inputs": [{"name": "main.py", "upload_id": upload.json()["id"]}],
+            "duration_max_s": 600,
+            **extra,
+        }
+        created: dict[str, Any] = self.client.post("/api/jobs/create", body)
+        return str(created["job"]["id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """The job as it is now."""
+        found: dict[str, Any] = self.client.get(f"/api/jobs/{job_id}")
+        return found
+
+    def until(self, job_id: str, holds: Callable[[dict[str, Any]], bool], timeout_s: float) -> dict[str, Any]:
+        """Look until `holds`; fail with what was seen last."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            job = self.job(job_id)
+            if holds(job):
+                return job
+            assert time.monotonic() < deadline, json.dumps(job, indent=1)
+            time.sleep(0.1)
+
+    def ended(self, job_id: str, timeout_s: float = 90) -> dict[str, Any]:
+        """The job at its end."""
+        return self.until(job_id, lambda job: job["state"] in FINAL and job["receipt"]["final"], timeout_s)
+
+    def lines(self, job_id: str) -> list[str]:
+        """What it printed."""
+        items = self.client.get(f"/api/jobs/{job_id}/logs", limit=1000)["items"]
+        return "".join(item["text"] for item in items if item["stream"] == "out").splitlines()
+
+
+@contextlib.contextmanager
+def whole_platform(*, machines: bool = True, **settings: str) -> Iterator[Whole]:
+    """Bring it up, and take all of it down again."""
+    folder = Path(tempfile.mkdtemp(prefix="qubix-whole-"))
+    whole = Whole(folder, {"dispute_window_s": "2", "rate_limits": "false", **settings})
+    try:
+        whole.up()
+        if machines:
+            whole.provider = whole.account()
+            whole.join("ada", "RTX_4090:24GB", 720_000, whole.provider)
+            whole.join("bob", "RTX_3090:24GB", 360_000, whole.provider)
+        yield whole
+    finally:
+        whole.down()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _line(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return " ".join(process.cmdline())
+    return ""
