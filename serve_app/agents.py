@@ -36,6 +36,7 @@ from serve_app.api.shapes import PROBLEMS
 from serve_app.calls import address_of
 from serve_app.errors import is_passing_conflict
 from serve_app.limits import Bucket
+from serve_app.tasks import end
 from serve_app.web import Web, web_of
 
 router = APIRouter(prefix="/agent/v1", tags=["agents"])
@@ -123,9 +124,7 @@ class Session:
         except WebSocketDisconnect:
             pass
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
             self._web.agents.remove(self._node, self)
             await self._note_end()
 

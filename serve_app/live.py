@@ -27,6 +27,7 @@ from qubix.live.outlet import Outlet
 from qubix.live.topics import TOPICS_MAX, Topic, TopicKind, parse
 from serve_app.api.shapes import Body
 from serve_app.calls import COOKIE
+from serve_app.tasks import end
 from serve_app.web import Web, web_of
 
 router = APIRouter()
@@ -109,9 +110,7 @@ class Client:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await self._say_goodbye(next(iter(done)).exception())
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
             self._web.feed.unsubscribe(self._outlet)
             self._web.hub.detach(self._outlet)
 
@@ -145,7 +144,8 @@ class Client:
     async def _write(self) -> None:
         while True:
             for text in await self._outlet.take():
-                await asyncio.wait_for(self._socket.send_text(text), SEND_TIMEOUT_S)
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await self._socket.send_text(text)
             if self._outlet.overflowed:
                 raise _Close(TOO_SLOW, "too slow: reconnect and resume")
 
@@ -165,7 +165,8 @@ class Client:
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(due.wait(), BEAT_S)
+                    async with asyncio.timeout(BEAT_S):
+                        await due.wait()
                 due.clear()
                 try:
                     await _principal(self._web, self._token)

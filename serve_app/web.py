@@ -23,6 +23,7 @@ from serve_app.limits import RateLimits
 from serve_app.metrics import Measurements
 from serve_app.origin import Origins
 from serve_app.sockets import AgentSockets, ClientSockets
+from serve_app.tasks import end
 
 PAUSE_S: Final = 1.0
 SESSIONS: Final = "sessions"
@@ -54,9 +55,7 @@ class Web:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
 
     async def _start_feed(self) -> None:
         while True:

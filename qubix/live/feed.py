@@ -107,7 +107,8 @@ class Feed:
         """Deliver until cancelled; database trouble only delays."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await self._due.wait()
             self._due.clear()
             try:
                 if await self._advance() == BATCH_MAX:

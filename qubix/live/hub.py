@@ -88,7 +88,8 @@ class Board:
             return self._end, []
         if after == self._end:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._more.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._more.wait()
         behind = min(self._end - after, len(self._backlog))
         return self._end, list(self._backlog)[len(self._backlog) - behind :]
 
