@@ -31,6 +31,7 @@ class FakeFabric:
         """A machine dies, and its agent with it."""
         node = self._nodes[ray_node_id]
         self._nodes[ray_node_id] = FabricNode(ray_node_id, node.labels, False, node.gpus)
+        self._runners[ray_node_id].gpus = 0
         self.agents.discard(ray_node_id)
 
     def kill_agent(self, ray_node_id: str) -> None:
