@@ -197,9 +197,11 @@ class Controller:
                 return
 
     async def keep_house(self) -> None:
-        """Partitions ahead, old events gone, bytes that nothing refers to removed."""
+        """Partitions ahead, old events and sessions gone, bytes that nothing refers to removed."""
         async with self._scope() as s:
             await s.providers.keep_house()
+        async with self._scope() as s:
+            await s.identity.sweep()
         async with self._scope() as s:
             await outbox.forget(s.connection)
         await self.collect_blobs()

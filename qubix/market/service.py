@@ -76,7 +76,7 @@ def _unknown(_model: str) -> float | None:
 class MarketService:
     """Offers and quotes in one transaction.
 
-    Args: store; clock; leases, capacity; wake(channel, payload); quote_ttl_s, how long a quote holds its devices.
+    Args: store; clock; leases, capacity; wake(channel, payload), as the offers' own news is written by the database; quote_ttl_s, how long a quote holds its devices.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class MarketService:
             raise Invalid(f"A price is between 1 and {PRICE_MAX} units per GPU-hour.", next_step="Correct it.", field="price_per_hour")
         if await self._store.set_price(user_id, node_id, price_per_hour, model) == 0:
             raise NotFound("You have no such node, or it has no such GPU.", next_step="List your nodes: qubix provider status.")
+        self._wake("outbox", "")
         return await self._store.offers(node_id=node_id)
 
     # -- looking --
@@ -208,12 +209,16 @@ class MarketService:
         if quote.state is QuoteState.OPEN:
             await self._store.set_quote_state(quote_id, QuoteState.EXPIRED.value)
             await self._leases.release(quote_id)
+            self._wake("outbox", "")
 
     # -- what passes with time --
 
     async def refresh_due(self) -> int:
         """Tell open pages what time alone changed (leases that ended, nodes that grew stale). Run about once a second."""
-        return await self._store.refresh_due(REFRESH_BATCH_MAX)
+        changed = await self._store.refresh_due(REFRESH_BATCH_MAX)
+        if changed:
+            self._wake("outbox", "")
+        return changed
 
     async def sweep(self) -> int:
         """Mark quotes that ran out. Returns how many."""
@@ -265,6 +270,7 @@ class MarketService:
             duration_s=duration_max_s,
             ttl_s=self._quote_ttl_s,
         )
+        self._wake("outbox", "")
         return Quote(
             id=QuoteId(quote_id),
             user_id=user_id,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TOKEN_PREFIX: Final = "qj_"  # noqa: S105  (a prefix, not a secret)
 SWEEP_BATCH_MAX: Final = 200
+TOKENS_BATCH_MAX: Final = 5000
 PARTITION_DAYS_AHEAD: Final = 3
 HISTORY_MAX: Final = 2000
 
@@ -264,6 +265,7 @@ class ProvidersService:
     async def keep_house(self) -> None:
         """Make the coming days' metrics partitions, drop those past retention, forget old tokens. Daily, or at start."""
         await self._store.partitions(PARTITION_DAYS_AHEAD, model.METRICS_RETENTION_DAYS)
+        await self._store.forget_tokens(TOKENS_BATCH_MAX)
 
     # -- inside --
 

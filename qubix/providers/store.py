@@ -300,5 +300,5 @@ class ProvidersStore:
     async def forget_tokens(self, batch_max: int) -> int:
         """Delete join tokens that expired a day ago."""
         statement = sa.text("""DELETE FROM join_tokens WHERE id IN (SELECT id FROM join_tokens
-                               WHERE expires_at < now() - interval '1 day' LIMIT :most)""")
+                               WHERE expires_at < now() - interval '1 day' ORDER BY expires_at LIMIT :most)""")
         return (await self._connection.execute(statement, {"most": batch_max})).rowcount

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from qubix.bootstrap import Resources, scope
@@ -231,3 +232,19 @@ async def test_an_unknown_token_is_nobody(resources: Resources, token: str) -> N
     async with scope(resources) as s:
         with pytest.raises(Unauthenticated):
             await s.identity.authenticate(token)
+
+
+async def test_the_controller_may_sweep_and_may_not_read_password_hashes(
+    resources: Resources, controller_resources: Resources, owner: AsyncConnection
+) -> None:
+    user_id = await signup(resources)
+    async with scope(resources) as s:
+        await s.identity.open_session(user_id, Via.BEARER)
+        await s.identity.begin_request(user_id, "k", request_hash("POST", "/x", b""))
+    await owner.execute(sa.text("UPDATE sessions SET expires_at = now() - interval '1 second'"))
+    await owner.execute(sa.text("UPDATE idempotency_keys SET created_at = now() - interval '49 hours'"))
+    async with scope(controller_resources) as s:
+        assert await s.identity.sweep() == 2
+    async with controller_resources.engine.connect() as connection:
+        with pytest.raises(DBAPIError, match="permission denied"):
+            await connection.execute(sa.text("SELECT password_hash FROM users"))
