@@ -7,7 +7,7 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,7 +60,7 @@ def run(
     offer: Annotated[str | None, typer.Option(help="This offer and no other.")] = None,
     max_duration: Annotated[str | None, typer.Option("--max-duration", help="Longest paid run, as 2h; default 1h.")] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="The ceiling itself, whole units.")] = None,
-    price_max: Annotated[int | None, typer.Option("--price-max", min=1, help="Highest rate per hour, all GPUs together.")] = None,
+    price_max: Annotated[int | None, typer.Option("--price-max", min=1, help="The most per GPU-hour, also for a retry elsewhere.")] = None,
     wait: Annotated[str | None, typer.Option(help="How long to wait for a matching node, as 10min.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once it is funded.")] = False,
     yes: YesFlag = False,
@@ -180,8 +180,10 @@ def show_plan(out: Output, plan: Mapping[str, Any]) -> None:
     out.show(table("Plan", ("what", ""), rows))
 
 
-def stream(out: Output, client: Client, job_id: str) -> Mapping[str, Any]:
-    """Show progress and log lines until the job has ended. Returns: the job."""
+def stream(
+    out: Output, client: Client, job_id: str, *, on_change: Callable[[Mapping[str, Any]], None] = lambda job: None
+) -> Mapping[str, Any]:
+    """Show progress and log lines until the job has ended. Args: on_change, told of the job at each look. Returns: the job."""
     with _progress(out) as (bar, write):
         task = bar.add_task("PENDING", total=100) if bar is not None else None
         seen = {"state": "", "operation": ""}
@@ -192,6 +194,7 @@ def stream(out: Output, client: Client, job_id: str) -> Mapping[str, Any]:
             elif (job["state"], job.get("operation")) != (seen["state"], seen["operation"]):
                 seen.update(state=job["state"], operation=job.get("operation") or "")
                 out.note(f"{job['state']} {job.get('progress') or 0:.0f} % {job.get('operation') or ''}")
+            on_change(job)
 
         return follow(client, job_id, on_line=lambda line: write(line["text"]), on_change=changed)
 
