@@ -59,7 +59,7 @@ def test_every_state_is_reached_from_the_first() -> None:
     for table, first, states in ((JOB_TABLE, JobState.DRAFT, set(JobState)), (ATTEMPT_TABLE, AttemptState.CREATED, set(AttemptState))):
         reached = {first}
         for _ in states:
-            reached |= {after for (before, _), after in table.items() if before in reached}  # type: ignore[attr-defined]
+            reached |= {after for (before, _), after in table.items() if before in reached}
         assert reached == states
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 from uuid import UUID
 
 from hypothesis import given, settings
@@ -21,15 +22,15 @@ def slot(n: int, gib: int = 24, holder: UUID | None = None, *, quarantined: bool
     return Slot(n, f"GPU-{n}", gib * GIB, holder, quarantined)
 
 
-def offer(n: int, *slots: Slot, model: str = "RTX_4090", price: int = 1000, region: str = "eu", **rest: object) -> Candidate:
-    return Candidate(  # type: ignore[arg-type]
+def offer(n: int, *slots: Slot, model: str = "RTX_4090", price: int = 1000, region: str = "eu", **rest: Any) -> Candidate:
+    return Candidate(
         UUID(int=n), UUID(int=100 + n), UUID(int=200), f"node-{n}", model, region, Qu(price), 1, slots or (slot(n * 10),), **rest
     )
 
 
-def wanted(n: int = 1, *, rate_max: int = 10_000, **rest: object) -> Wanted:
+def wanted(n: int = 1, *, rate_max: int = 10_000, **rest: Any) -> Wanted:
     needs = rest.pop("needs", Needs())
-    return Wanted(UUID(int=900 + n), needs, Qu(rate_max), 1, **rest)  # type: ignore[arg-type]
+    return Wanted(UUID(int=900 + n), needs, Qu(rate_max), 1, **rest)
 
 
 def refusal(found: Choice | Unplaceable) -> Unplaceable:
@@ -180,10 +181,10 @@ def test_the_relaxation_would_let_an_offer_match_once_it_is_free(job: Wanted, of
     change = dict(found.relaxation)
     needs = dataclasses.replace(
         job.needs,
-        gpus=change.get("gpus", job.needs.gpus),  # type: ignore[arg-type]
+        gpus=change.get("gpus", job.needs.gpus),
         gpu_models=() if "gpu_models" in change else job.needs.gpu_models,
-        regions=tuple(change.get("region", job.needs.regions)),  # type: ignore[call-overload]
+        regions=tuple(change.get("region", job.needs.regions)),
     )
-    relaxed = dataclasses.replace(job, needs=needs, rate_max=change.get("price", job.rate_max))  # type: ignore[arg-type]
+    relaxed = dataclasses.replace(job, needs=needs, rate_max=change.get("price", job.rate_max))
     free = [dataclasses.replace(one, takes_work=True, slots=tuple(slot(s.device_id) for s in one.slots)) for one in offers]
     assert isinstance(choose(relaxed, free), Choice)
