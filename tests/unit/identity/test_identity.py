@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qubix.identity import model
+from qubix.identity import passwords as passwords_module
 from qubix.identity.model import Principal, Scope, ScopeMissing, Via
 from qubix.identity.passwords import Passwords
 from qubix.identity.service import request_hash
@@ -89,3 +90,10 @@ def test_a_request_is_the_same_whatever_the_order_of_its_members() -> None:
     assert one == request_hash("POST", "/x", {"b": [1, 2], "a": 1})
     assert one != request_hash("POST", "/x", {"b": [2, 1], "a": 1})
     assert one != request_hash("POST", "/y", {"a": 1, "b": [1, 2]})
+
+
+async def test_an_unknown_account_costs_the_same_work_as_a_known_one() -> None:
+    passwords = Passwords()
+    stored = await passwords.hash("correct horse")
+    assert stored.split("$")[:4] == passwords_module._DECOY.split("$")[:4]
+    assert not await passwords.verify("correct horse", None)
