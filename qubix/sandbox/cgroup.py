@@ -117,6 +117,9 @@ def create(hierarchy: Hierarchy, name: str, limits: Limits) -> Group:
     made: list[Path] = []
     try:
         for controller, parent in hierarchy.parents.items():
+            if hierarchy.kind == "cgroup2":
+                with contextlib.suppress(OSError):
+                    (parent / "cgroup.subtree_control").write_text("+memory +pids +cpu")
             folder = parent / f"qubix-{name}"
             folder.mkdir(exist_ok=True)
             made.append(folder)

@@ -124,10 +124,10 @@ def collect(folder: int, spool: Path, *, size_max: int, prefix: str) -> Iterator
 
 
 def usage(folder: int) -> tuple[int, int]:
-    """Bytes on disk and entries below `folder`, counting up to ENTRIES_MAX × 5 entries; a walk that races with the job is approximate."""
+    """Bytes on disk and entries below `folder`, counting a little beyond ENTRIES_MAX; a walk that races with the job is approximate."""
     total = entries = 0
     for entries, (_, parent, entry, _) in enumerate(_walk(folder, folders=True), start=1):
-        if entries > ENTRIES_MAX * 5:
+        if entries > ENTRIES_MAX + 1000:
             break
         try:
             total += os.stat(entry, dir_fd=parent, follow_symlinks=False).st_blocks * 512

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from qubix.kernel.errors import QubixError
-from qubix.sandbox import cgroup, collect, launch, probe, volume
+from qubix.sandbox import cgroup, collect, launch, probe, processes, volume
 from qubix.sandbox.checkpoints import Checkpoints
 from qubix.sandbox.errors import SandboxFailed
 from qubix.sandbox.events import ArtefactReady, Ended, Exit, ProgressReport, RestoreFailed, SandboxEvent, Started
@@ -25,9 +25,9 @@ from qubix.sandbox.streams import Budget, ControlStream, LogStream, Message
 
 START_TIMEOUT_S: Final = 15.0
 DRAIN_S: Final = 2.0
-IDLE_S: Final = 0.5
+IDLE_S: Final = 0.25
 PROGRESS_EVERY_S: Final = 0.1
-DISK_LOOK_S: Final = 0.5
+LOOK_S: Final = 0.25
 READ_BYTES: Final = 64 << 10
 
 
@@ -86,7 +86,7 @@ class _Sandbox:
         self._progress: ProgressReport | None = None
         self._restore_failed: RestoreFailed | None = None
         self._progress_at = self._looked_at = float("-inf")
-        self._look_every_s = DISK_LOOK_S
+        self._look_every_s = LOOK_S
         self._status = b""
         self._verdict: tuple[Exit, str] | None = None
         self._ran_ms: int | None = None
@@ -204,7 +204,7 @@ class _Sandbox:
         if stream is not None:
             stream.feed(piece, end=not piece)
         elif descriptor == self.launched.status:
-            self._status += piece[: 64 - len(self._status)]
+            self._status = (self._status + piece)[-64:]
         else:
             for message in self._control.feed(piece, time.monotonic() - self._went_at):
                 self._take(message)
@@ -255,14 +255,30 @@ class _Sandbox:
             self._condemn(Exit.TIME_LIMIT, f"its {self.spec.limit_ms} ms are over")
         elif self._budget.flooded:
             self._condemn(Exit.OUTPUT_FLOOD, f"it wrote {self._budget.dropped} bytes more than are kept")
-        elif self._template is None and now - self._looked_at >= self._look_every_s:
-            used, entries = map(sum, zip(*map(collect.usage, self._folders), strict=True))
+        elif now - self._looked_at >= self._look_every_s:
+            if self._template is None:
+                self._look_at_disk()
+            if self.group.kind == "rlimits":
+                self._look_at_memory()
             self._looked_at = time.monotonic()
-            self._look_every_s = max(DISK_LOOK_S, 10 * (self._looked_at - now))
-            if used > self.spec.limits.disk_bytes:
-                self._condemn(Exit.DISK_LIMIT, f"it wrote {used} bytes, {self.spec.limits.disk_bytes} were allowed")
-            elif entries > 5 * collect.ENTRIES_MAX:
-                self._condemn(Exit.DISK_LIMIT, f"it made more than {5 * collect.ENTRIES_MAX} files")
+            self._look_every_s = max(LOOK_S, 10 * (self._looked_at - now))
+
+    def _look_at_disk(self) -> None:
+        used, entries = map(sum, zip(*map(collect.usage, self._folders), strict=True))
+        if used > self.spec.limits.disk_bytes:
+            self._condemn(Exit.DISK_LIMIT, f"it wrote {used} bytes, {self.spec.limits.disk_bytes} were allowed")
+        elif entries > volume.FILES_MAX:
+            self._condemn(Exit.DISK_LIMIT, f"it made more than {volume.FILES_MAX} files")
+
+    def _look_at_memory(self) -> None:
+        """An rlimit holds each process; nothing but looking holds their sum."""
+        pids = processes.descendants(self.inside.pid)
+        if processes.resident_bytes(pids) > self.spec.limits.memory_bytes:
+            used = processes.memory_bytes(pids)
+            if used > self.spec.limits.memory_bytes:
+                self._condemn(
+                    Exit.OUT_OF_MEMORY, f"its processes held {used} bytes of memory, {self.spec.limits.memory_bytes} were allowed"
+                )
 
     def _condemn(self, why: Exit, detail: str) -> None:
         self._verdict = (why, detail)
@@ -316,8 +332,7 @@ class _Sandbox:
         )
 
     def _judge(self) -> tuple[Exit, int | None, int | None, str]:
-        kind, _, value = self._status.decode(errors="replace").partition(" ")
-        number = int(value) if value.strip().isdecimal() else 0
+        kind, number = self._last_word()
         if self._verdict is not None:
             return self._verdict[0], None, None, self._verdict[1]
         if self.folder.stop_mark.exists():
@@ -331,6 +346,12 @@ class _Sandbox:
         if kind == "signal":
             return Exit.SIGNALLED, None, number, f"ended by signal {number}"
         return Exit.SIGNALLED, None, 9, "killed together with its sandbox"
+
+    def _last_word(self) -> tuple[str, int]:
+        """How the first process inside said the job ended; nothing if it was killed itself."""
+        lines = [line for line in self._status.split(b"\n") if line]
+        kind, _, value = (lines[-1] if lines else b"").decode(errors="replace").partition(" ")
+        return (kind, int(value)) if kind in ("exit", "signal") and value.isdecimal() else ("", 0)
 
     def close(self) -> None:
         """Kill and remove everything."""

@@ -279,3 +279,23 @@ def test_the_probe_says_what_holds(tmp_path: Path) -> None:
     assert json.loads(next(tmp_path.glob("probe-*.json")).read_text())["limits"] == found.limits
     assert probe.require(tmp_path) == found
     assert not list((tmp_path / "probe").iterdir())
+
+
+def test_processes_share_one_memory_limit(containment: Containment) -> None:
+    """Each stays below the limit of a process; together they are over it."""
+    script = """
+import os, time
+for _ in range(8):
+    if os.fork() == 0:
+        kept = bytearray(b"x") * (150 << 20)
+        time.sleep(3)
+        os._exit(0)
+    time.sleep(0.05)
+print("all started", flush=True)
+for _ in range(8):
+    os.wait()
+raise SystemExit(1)
+"""
+    outcome = containment.run(script, limit_ms=15_000)
+    assert outcome.ended["exit"] == "out_of_memory", outcome.ended
+    assert outcome.ended["left"] == 0
