@@ -17,7 +17,9 @@ import ray
 from qubix.agent.client import AgentClient
 from qubix.agent.containment import SandboxContainment
 from qubix.agent.devices import find_devices
-from qubix.agent.home import AgentLock, Home
+from qubix.agent.home import AgentLock, Home, NotJoined
+from qubix.agent.join import join
+from qubix.fabric import labels
 from qubix.fabric.node import AGENT_HOME_VARIABLE
 from qubix.fabric.ray_runner import RayRunner
 
@@ -38,30 +40,46 @@ class NodeAgent:
         self._serving: asyncio.Task[None] | None = None
         self._client: AgentClient | None = None
         self._lock: AgentLock | None = None
+        self._starting = asyncio.Lock()
 
     async def start(self) -> bool:
-        """Begin to serve. Returns: False if it does already. Raises: AgentRunsAlready, NotJoined, KeyError without a home."""
-        if self._serving is not None:
-            return False
-        home = Home(Path(os.environ[AGENT_HOME_VARIABLE]))
-        logging.basicConfig(
-            filename=home.folder / "agent.log", level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
-        )
-        config = home.read_config()
-        devices = find_devices(config.declared_gpus, config.worker_id)
-        self._lock = await self._claim(home, machine_gpus=any(d.detected_by == "nvml" for d in devices.devices()))
+        """Begin to serve. Returns: False if it does already. Raises: AgentRunsAlready; NotJoined."""
+        async with self._starting:
+            if self._serving is not None:
+                return False
+            home = _home()
+            config = home.read_config()
+            log_file = home.folder / "agent.log"
+            logging.basicConfig(filename=log_file, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True)
+            devices = find_devices(config.declared_gpus, config.worker_id)
+            self._lock = await self._claim(home, machine_gpus=any(d.detected_by == "nvml" for d in devices.devices()))
+            node_id = ray.get_runtime_context().get_node_id()
+            gpus, per_gpu = _capacity(node_id)
+            runner = RayRunner(node_id, gpus=gpus, resources_per_gpu=per_gpu)
+            self._client = AgentClient(home, config, runner=runner, devices=devices, containment=SandboxContainment(home.sandboxes))
+            self._serving = asyncio.ensure_future(self._client.run())
+            self._serving.add_done_callback(_die)
+            return True
+
+    async def enrol(self, server_url: str, token: str) -> None:
+        """Join by what this node's labels say: for a machine that came by a plain `ray start`. Raises: what join raises."""
         node_id = ray.get_runtime_context().get_node_id()
-        gpus, per_gpu = _capacity(node_id)
-        self._client = AgentClient(
-            home,
-            config,
-            runner=RayRunner(node_id, gpus=gpus, resources_per_gpu=per_gpu),
-            devices=devices,
-            containment=SandboxContainment(home.sandboxes),
+        known = labels.parse(_node_labels())
+        if known is None:
+            raise NotJoined("this node carries no provider's labels", next_step="See docs/provider.md for the labels.")
+        gpus, _ = _capacity(node_id)
+        declared = () if find_devices((), known.worker_id).devices() or not known.model else (f"{known.model}:{known.vram_gb}GB:{gpus}",)
+        await asyncio.to_thread(
+            join,
+            _home(),
+            server_url,
+            token,
+            worker_id=known.worker_id,
+            name=known.worker_id,
+            region=known.region,
+            price_per_hour=labels.PRICE_PER_HOUR[known.price_class],
+            declared_gpus=declared,
         )
-        self._serving = asyncio.ensure_future(self._client.run())
-        self._serving.add_done_callback(_die)
-        return True
 
     async def ping(self) -> dict[str, Any]:
         """Whether it serves, and whether its session is open."""
@@ -88,6 +106,19 @@ class NodeAgent:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
             await asyncio.sleep(0.2)
+
+
+def _node_labels() -> dict[str, str]:
+    return {key: str(value) for key, value in ray.get_runtime_context().get_node_labels().items()}
+
+
+def _home() -> Home:
+    """The home that the node's environment names; for a plain `ray start` without one, the worker id's own folder."""
+    named = os.environ.get(AGENT_HOME_VARIABLE)
+    if named is None:
+        worker_id = _node_labels().get(labels.WORKER_ID, "agent")
+        named = str(Path.home() / ".local" / "share" / "qubix" / "agents" / worker_id)
+    return Home(Path(named))
 
 
 def _die(serving: asyncio.Task[None]) -> None:

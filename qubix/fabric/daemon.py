@@ -13,13 +13,14 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from uuid import UUID
 
 from qubix import observability
 from qubix.fabric import labels
 from qubix.fabric.reports import SqlNodeReports
 from qubix.kernel.errors import Invalid, QubixError, Unavailable
 from qubix.postgres.engine import make_engine, read_url_file
-from qubix.scheduling.fabric import Fabric, FabricNode, NodeReports, NodeWatch
+from qubix.scheduling.fabric import AgentNotJoined, Enrolment, Fabric, FabricNode, NodeReports, NodeWatch
 from qubix.settings import Settings
 
 LOOK_S = 0.5
@@ -32,9 +33,13 @@ log = observability.logger("fabric")
 class Daemon:
     """The loop, over a fabric and a place to report to."""
 
-    def __init__(self, fabric: Fabric, reports: NodeReports, *, look_s: float = LOOK_S, agent_check_s: float = AGENT_CHECK_S) -> None:
-        """Args: look_s, seconds between looks at the cluster; agent_check_s, between checks that each node's agent lives."""
-        self._fabric, self._reports = fabric, reports
+    def __init__(
+        self, fabric: Fabric, reports: NodeReports, *, server_url: str = "", look_s: float = LOOK_S, agent_check_s: float = AGENT_CHECK_S
+    ) -> None:
+        """Args: server_url, where machines that came by a plain `ray start` join, empty: they do not; look_s, seconds between looks at
+        the cluster; agent_check_s, between checks that each node's agent lives.
+        """
+        self._fabric, self._reports, self._server_url = fabric, reports, server_url
         self._look_s, self._agent_check_s = look_s, agent_check_s
         self._watch = NodeWatch()
         self._keepers: dict[str, asyncio.Task[None]] = {}
@@ -70,23 +75,42 @@ class Daemon:
         wanted = {n.ray_node_id for n in nodes}
         for ray_node_id in [i for i in self._keepers if i not in wanted]:
             self._keepers.pop(ray_node_id).cancel()
-        for ray_node_id in wanted:
-            keeper = self._keepers.get(ray_node_id)
+        for node in nodes:
+            keeper = self._keepers.get(node.ray_node_id)
             if keeper is None or keeper.done():
-                self._keepers[ray_node_id] = asyncio.create_task(self._keep_agent(ray_node_id))
+                self._keepers[node.ray_node_id] = asyncio.create_task(self._keep_agent(node))
 
-    async def _keep_agent(self, ray_node_id: str) -> None:
+    async def _keep_agent(self, node: FabricNode) -> None:
         """One task per node: a machine on which starting takes long delays no other."""
-        pause_s = self._agent_check_s
+        ray_node_id, pause_s = node.ray_node_id, self._agent_check_s
         while True:
             try:
                 if await self._fabric.ensure_agent(ray_node_id):
                     log.info("started an agent", node=ray_node_id)
                 pause_s = self._agent_check_s
+            except AgentNotJoined:
+                pause_s = 0.0 if await self._enrol(node) else min(max(1.0, pause_s) * 2, 30.0)
             except QubixError as error:
                 log.warning("no agent", node=ray_node_id, reason=error.message)
-                pause_s = min(pause_s * 2, 30.0)
+                pause_s = min(max(1.0, pause_s) * 2, 30.0)
             await asyncio.sleep(pause_s)
+
+    async def _enrol(self, node: FabricNode) -> bool:
+        """Let a machine that came by a plain `ray start` join, in the name of the provider whose label it carries."""
+        known = labels.parse(node.labels)
+        try:
+            token = await self._reports.join_token(UUID(known.provider)) if known is not None and self._server_url else None
+            if token is None:
+                log.warning("a node has not joined and cannot", node=node.ray_node_id)
+                return False
+            await self._fabric.enrol_agent(node.ray_node_id, Enrolment(self._server_url, token))
+        except Exception as error:
+            log.warning("a node could not join", node=node.ray_node_id, reason=f"{type(error).__name__}: {error}")
+            return False
+        log.info("a node joined by its labels", node=node.ray_node_id)
+        # What node_seen said before the node existed found no row.
+        self._watch.retry_seen(node.ray_node_id)
+        return True
 
     @staticmethod
     async def _tell(report: Awaitable[None], again: Callable[[], None]) -> None:
@@ -98,10 +122,10 @@ class Daemon:
             again()
 
 
-async def serve(address: str, reports: NodeReports) -> None:
+async def serve(address: str, reports: NodeReports, *, server_url: str = "") -> None:
     """Run the daemon over Ray until cancelled, joining the cluster again whenever its head comes back.
 
-    Args: address, `host:port` of the head; the cluster's token is found through RAY_AUTH_TOKEN_PATH.
+    Args: address, `host:port` of the head; the cluster's token is found through RAY_AUTH_TOKEN_PATH; server_url, see Daemon.
     """
     pause_s = RETRY_S_MIN
     while True:
@@ -110,7 +134,7 @@ async def serve(address: str, reports: NodeReports) -> None:
             from qubix.fabric.ray_fabric import RayFabric
 
             pause_s = RETRY_S_MIN
-            await Daemon(RayFabric(), reports).run()
+            await Daemon(RayFabric(), reports, server_url=server_url).run()
         except Unavailable as error:
             log.warning("the cluster is away", reason=error.message)
         finally:
@@ -146,7 +170,7 @@ async def _main(settings: Settings) -> None:
             next_step="set QUBIX_RAY_ADDRESS and QUBIX_DATABASE_URL_FILE, or start with `qubix up`",
         )
     engine = make_engine(read_url_file(settings.database_url_file), pool_size=2)
-    serving = asyncio.ensure_future(serve(settings.ray_address, SqlNodeReports(engine)))
+    serving = asyncio.ensure_future(serve(settings.ray_address, SqlNodeReports(engine), server_url=settings.public_url))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
     with contextlib.suppress(asyncio.CancelledError):

@@ -28,6 +28,8 @@ ACCELERATOR: Final = "ray.io/accelerator-type"
 ROLE: Final = "qubix.role"
 
 PRICE_CLASSES: Final = ("economy", "standard", "premium")
+PRICE_PER_HOUR: Final = {"economy": 500, "standard": 1_000, "premium": 2_000}
+"""What a GPU-hour of a node that joined by labels alone costs at first, in whole units; `qubix provider price` changes it."""
 _VALUE: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.\-]{0,61}[A-Za-z0-9])?")
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from qubix.agent.home import NotJoined
 from qubix.agent.runner import Runner
 from qubix.fabric.agent_actor import NAMESPACE, NodeAgentActor, agent_name
 from qubix.fabric.ray_runner import START_TIMEOUT_S, RayRunner
 from qubix.kernel.errors import Unavailable
-from qubix.scheduling.fabric import FabricNode
+from qubix.scheduling.fabric import AgentNotJoined, Enrolment, FabricNode
 
 CALL_TIMEOUT_S = 10.0
 AGENT_START_TIMEOUT_S = 60.0
@@ -51,19 +52,31 @@ class RayFabric:
 
     async def ensure_agent(self, ray_node_id: str) -> bool:
         async with self._agents.setdefault(ray_node_id, asyncio.Lock()):
-            if await asyncio.to_thread(_find_agent, ray_node_id) is not None:
-                return False
+            found = await asyncio.to_thread(_find_agent, ray_node_id)
             try:
-                async with asyncio.timeout(AGENT_START_TIMEOUT_S):
-                    actor = await asyncio.to_thread(_create_agent, ray_node_id)
+                async with asyncio.timeout(CALL_TIMEOUT_S if found is not None else AGENT_START_TIMEOUT_S):
+                    # Asked of a found one too: whoever made it may have died before it started it.
+                    actor = found if found is not None else await asyncio.to_thread(_create_agent, ray_node_id)
                     started: bool = await actor.start.remote()
             except Exception as error:
-                with contextlib.suppress(Exception):
-                    await asyncio.to_thread(_kill_agent, ray_node_id)
+                if isinstance(getattr(error, "cause", None), NotJoined):
+                    raise AgentNotJoined(f"{ray_node_id[:12]} has not joined", next_step="qubix provider join") from error
+                if found is None:
+                    with contextlib.suppress(Exception):
+                        await asyncio.to_thread(_kill_agent, ray_node_id)
                 raise AgentDidNotStart(
-                    f"agent of {ray_node_id[:12]}: {error}"[:1000], next_step="See agent.log in the agent's home."
+                    f"agent of {ray_node_id[:12]}: {type(error).__name__}: {error}"[:1000], next_step="See agent.log in the agent's home."
                 ) from error
             return started
+
+    async def enrol_agent(self, ray_node_id: str, enrolment: Enrolment) -> None:
+        try:
+            async with asyncio.timeout(AGENT_START_TIMEOUT_S):
+                actor = await asyncio.to_thread(_create_agent, ray_node_id)
+                await actor.enrol.remote(enrolment.server_url, enrolment.token)
+        except Exception as error:
+            cause = getattr(error, "cause", None) or error
+            raise AgentDidNotStart(f"{ray_node_id[:12]} could not join: {cause}"[:1000], next_step="qubix provider join") from error
 
     async def stop_agent(self, ray_node_id: str) -> bool:
         actor = await asyncio.to_thread(_find_agent, ray_node_id)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+from uuid import UUID
 
 from qubix.agent.runner import Runner
+from qubix.kernel.errors import Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,20 @@ class FabricNode:
     gpus: int = 0
 
 
+class AgentNotJoined(Unavailable):
+    """The machine carries a provider's labels, but its agent's home has no identity."""
+
+    code = "agent_not_joined"
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """What a machine needs to join by itself. The token works once, for minutes."""
+
+    server_url: str
+    token: str = field(repr=False)
+
+
 class Fabric(Protocol):
     """The cluster."""
 
@@ -30,7 +46,14 @@ class Fabric(Protocol):
         ...
 
     async def ensure_agent(self, ray_node_id: str) -> bool:
-        """Start the node's agent unless it runs. Returns: whether one was started now. Raises: Unavailable."""
+        """Start the node's agent unless it runs. Returns: whether one was started now.
+
+        Raises: AgentNotJoined where the machine has no identity yet (a plain `ray start`); Unavailable.
+        """
+        ...
+
+    async def enrol_agent(self, ray_node_id: str, enrolment: Enrolment) -> None:
+        """Let such a machine join by itself; `ensure_agent` then starts its agent. Raises: Unavailable."""
         ...
 
     async def stop_agent(self, ray_node_id: str) -> bool:
@@ -51,6 +74,10 @@ class NodeReports(Protocol):
 
     async def node_dead(self, ray_node_id: str) -> None:
         """The cluster declared that Ray node dead. Repeats are harmless."""
+        ...
+
+    async def join_token(self, provider_id: UUID) -> str | None:
+        """A join token for a machine that carries this provider's label; None: there is no such provider."""
         ...
 
 

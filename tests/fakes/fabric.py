@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from qubix.kernel.errors import Unavailable
-from qubix.scheduling.fabric import FabricNode
+from qubix.scheduling.fabric import AgentNotJoined, Enrolment, FabricNode
 from tests.fakes.runner import FakeRunner
 
 
@@ -19,6 +19,8 @@ class FakeFabric:
         self.agents: set[str] = set()
         self.agents_started = 0
         self.away = False
+        self.unjoined: set[str] = set()
+        self.enrolled: list[Enrolment] = []
 
     def add_node(self, labels: Mapping[str, str], gpus: int = 1) -> str:
         """A machine joins."""
@@ -49,9 +51,15 @@ class FakeFabric:
             raise Unavailable("that node is not there")
         if ray_node_id in self.agents:
             return False
+        if ray_node_id in self.unjoined:
+            raise AgentNotJoined("no identity")
         self.agents.add(ray_node_id)
         self.agents_started += 1
         return True
+
+    async def enrol_agent(self, ray_node_id: str, enrolment: Enrolment) -> None:
+        self.enrolled.append(enrolment)
+        self.unjoined.discard(ray_node_id)
 
     async def stop_agent(self, ray_node_id: str) -> bool:
         there = ray_node_id in self.agents
@@ -82,3 +90,6 @@ class RecordedReports:
     async def node_dead(self, ray_node_id: str) -> None:
         self._maybe_fail()
         self.dead.append(ray_node_id)
+
+    async def join_token(self, provider_id: UUID) -> str | None:
+        return f"token of {provider_id}"

@@ -11,6 +11,8 @@ from uuid import UUID, uuid4
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
 
 from qubix.agent.protocol import (
     Accept,
@@ -57,6 +59,8 @@ class FakePlatform:
         self.grants = self.acks = True
         self.muted = False
         self.answer: Callable[[Frame], list[Down] | None] = lambda frame: None
+        self.inputs: dict[str, bytes] = {}
+        """Served over HTTP on the same port, by name."""
         self.port = 0
         self._socket: ServerConnection | None = None
         self._server: Server | None = None
@@ -73,7 +77,9 @@ class FakePlatform:
 
     async def listen(self) -> None:
         """Listen, on the same port as before if there was one."""
-        self._server = await serve(self._talk, "127.0.0.1", self.port or None, compression=None, ping_interval=None)
+        self._server = await serve(
+            self._talk, "127.0.0.1", self.port or None, compression=None, ping_interval=None, process_request=self._fetch
+        )
         self.port = next(iter(self._server.sockets)).getsockname()[1]
 
     async def close(self) -> None:
@@ -111,6 +117,14 @@ class FakePlatform:
         """Wait until `seen` holds."""
         async with asyncio.timeout(timeout_s), self._news:
             await self._news.wait_for(lambda: bool(seen()))
+
+    def _fetch(self, socket: ServerConnection, request: Request) -> Response | None:
+        _, found, name = request.path.partition("/inputs/")
+        if not found:
+            return None
+        body = self.inputs.get(name)
+        headers = Headers([("Content-Length", str(len(body or b""))), ("Connection", "close")])
+        return Response(404 if body is None else 200, "", headers, body or b"")
 
     async def _talk(self, socket: ServerConnection) -> None:
         await socket.send(Challenge(nonce="n").model_dump_json())

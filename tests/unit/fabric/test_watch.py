@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from uuid import uuid4
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,3 +73,18 @@ async def test_a_dead_agent_on_a_living_node_is_started_again() -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert fabric.agents_started == 2
+
+
+async def test_a_machine_that_came_by_a_plain_ray_start_joins_by_its_labels() -> None:
+    fabric, reports, provider = FakeFabric(), RecordedReports(), uuid4()
+    node = fabric.add_node(LABELS | {"qubix.provider": str(provider)})
+    fabric.unjoined.add(node)
+    running = asyncio.ensure_future(Daemon(fabric, reports, server_url="http://platform", look_s=0.0, agent_check_s=0.0).run())
+    async with asyncio.timeout(5):
+        while len(reports.seen) < 2 or not fabric.agents:  # noqa: ASYNC110  (the fake has nothing to wait for)
+            await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert [(e.server_url, e.token) for e in fabric.enrolled] == [("http://platform", f"token of {provider}")]
+    # Told again, for at the first time the platform did not know the worker yet.
+    assert reports.seen == [("w1", node), ("w1", node)]
