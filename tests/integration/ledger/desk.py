@@ -96,7 +96,7 @@ class Desk:
             [line for line, _, _ in lines],
             [payee for _, payee, _ in lines],
             [gross for _, _, gross in lines],
-            [max(0, gross) * 1000 for _, _, gross in lines],
+            [min(max(0, gross) * 1000, 10**12) for _, _, gross in lines],
             bps,
             window_s,
             decision_s,
