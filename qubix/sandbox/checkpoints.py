@@ -18,6 +18,8 @@ from qubix.sandbox.events import CheckpointReady
 
 UNSENT_MAX: Final = 2
 """As many copies may wait in the spool; further checkpoints wait inside, where they count as the job's own disk use."""
+OLDER_MAX: Final = 1
+"""As many may wait inside behind the one that is next; of more, only the newest is worth its copy."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Checkpoints:
         if not self._waiting or not self._room():
             return
         *older, newest = self._waiting
-        if len(older) >= UNSENT_MAX or self._finishing:
+        if len(older) > OLDER_MAX or self._finishing:
             for announced in older:
                 self._drop(announced)
             self._waiting = []
