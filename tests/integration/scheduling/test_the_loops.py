@@ -1,0 +1,174 @@
+"""The controller's loops as they run: woken by the web layer, one leader, a node kept for the job that waits longest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from qubix.bootstrap import Resources, scope
+from qubix.controller import Controller
+from qubix.jobs.model import JobState
+from qubix.kernel.errors import Conflict
+from qubix.market.model import Needs
+from qubix.postgres.leader import NotLeader
+from tests.conftest import Database
+from tests.fakes.voices import age, consumer, controller, look, problems, submit, voice
+
+
+@asynccontextmanager
+async def working(resources: Resources) -> AsyncIterator[asyncio.Task[None]]:
+    """A controller at work."""
+    task = asyncio.create_task(Controller(resources, holder="loop").run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, NotLeader):
+            await task
+
+
+async def test_p_b37_a06_a_funded_job_reaches_an_idle_node_at_once(
+    resources: Resources, controller_resources: Resources, owner: AsyncConnection
+) -> None:
+    user = await consumer(resources, owner)
+    node = await voice(resources)
+    wakes = resources.listen("nodes", idle_s=5)
+    async with working(controller_resources):
+        await wakes._ensure()
+        began = time.monotonic()
+        job = await submit(resources, user)
+        while str(node.node_id) not in await wakes.__anext__():
+            assert time.monotonic() - began < 5
+        (attempt,) = await node.desired()
+        assert time.monotonic() - began < 5
+        await node.start(attempt)
+        await node.finished(attempt)
+        events = resources.listen("events", idle_s=5)
+        while (await look(resources, job)).state is not JobState.COMPLETED:
+            assert await events.__anext__()
+        await events.close()
+    await wakes.close()
+    assert await problems(owner) == []
+
+
+async def test_the_older_controller_stops_when_another_begins(controller_resources: Resources, database: Database) -> None:
+    second = database.resources("qubix_controller")
+    async with working(controller_resources) as first:
+        async with asyncio.timeout(10):
+            while not await _epoch(controller_resources):
+                pass
+            await controller(second)
+            with pytest.raises(NotLeader):
+                await first
+    await second.close()
+
+
+async def _epoch(resources: Resources) -> int:
+    async with scope(resources) as s:
+        return int(await s.connection.scalar(sa.text("SELECT coalesce(max(epoch), 0) FROM leaders")) or 0)
+
+
+async def test_small_jobs_do_not_starve_a_large_one(resources: Resources, controller_resources: Resources, owner: AsyncConnection) -> None:
+    user = await consumer(resources, owner)
+    node = await voice(resources, gpus=2)
+    control = await controller(controller_resources)
+    first = await submit(resources, user)
+    await control.step()
+    (running,) = await node.desired()
+    await node.start(running)
+    large = await submit(resources, user, needs={"gpus": 2}, price_max=3600)
+    await control.step()
+    waits = await look(resources, large)
+    assert waits.unplaceable is not None
+    assert waits.unplaceable["reserve_node_id"] == str(node.node_id)
+    small = await submit(resources, user, price_max=3600)
+    await control.step()
+    assert (await look(resources, small)).state is JobState.PENDING, "the free device is kept for the large job"
+    async with scope(resources) as s:
+        with pytest.raises(Conflict):
+            await s.market.quote(user, Needs(), duration_max_s=60)
+    await node.finished(running)
+    await control.step()
+    assert (await look(resources, first)).state is JobState.COMPLETED
+    assert (await look(resources, large)).state is JobState.ASSIGNED
+    (whole,) = await node.desired()
+    assert len(whole.devices) == 2
+
+
+async def test_a_draining_paused_or_silent_node_gets_nothing_new_and_keeps_what_it_runs(
+    resources: Resources, controller_resources: Resources, owner: AsyncConnection
+) -> None:
+    user = await consumer(resources, owner)
+    node = await voice(resources, gpus=2)
+    control = await controller(controller_resources)
+    await submit(resources, user)
+    await control.step()
+    (running,) = await node.desired()
+    await node.start(running)
+    for change, undo in (
+        ("draining = true", "draining = false"),
+        ("paused = true", "paused = false"),
+        ("last_status_at = last_status_at - interval '61 s'", "last_status_at = clock_timestamp()"),
+        ("metrics_at = metrics_at - interval '61 s'", "metrics_at = clock_timestamp()"),
+        ("socket_open = false", "socket_open = true"),
+        ('sandbox = \'{"ok": "no", "reason": "no namespaces"}\'', 'sandbox = \'{"ok": "yes"}\''),
+    ):
+        await owner.execute(sa.text(f"UPDATE nodes SET {change}".replace(": ", r"\: ")))
+        job = await submit(resources, user, price_max=3600)
+        await control.step()
+        waits = await look(resources, job)
+        assert (waits.state, [one.id for one in await node.desired()]) == (JobState.PENDING, [running.id]), change
+        assert waits.unplaceable is not None
+        assert waits.unplaceable["code"] == "online"
+        async with scope(resources) as s:
+            await s.jobs.cancel(user, job.id)
+        await control.step()
+        await owner.execute(sa.text(f"UPDATE nodes SET {undo}".replace(": ", r"\: ")))
+
+
+async def test_a_price_change_touches_no_job_that_runs(
+    resources: Resources, controller_resources: Resources, owner: AsyncConnection
+) -> None:
+    user = await consumer(resources, owner)
+    node = await voice(resources)
+    control = await controller(controller_resources)
+    job = await submit(resources, user)
+    await control.step()
+    (attempt,) = await node.desired()
+    await node.start(attempt)
+    async with scope(resources) as s:
+        await s.market.set_price(node.owner_id, node.node_id, 9999)
+    await age(owner, 10)
+    await node.finished(attempt)
+    await control.step()
+    async with scope(resources) as s:
+        receipt = await s.jobs.receipt(user, job.id)
+    assert receipt.attempts[0].rate == 3600
+    assert 10 <= receipt.charged <= 12
+
+
+async def test_ten_jobs_on_one_device_run_one_after_the_other(
+    resources: Resources, controller_resources: Resources, owner: AsyncConnection
+) -> None:
+    user = await consumer(resources, owner)
+    node = await voice(resources)
+    control = await controller(controller_resources)
+    jobs = [await submit(resources, user, price_max=3600, duration_max_s=60) for _ in range(10)]
+    done: list[object] = []
+    for _ in jobs:
+        await control.step()
+        (attempt,) = await node.desired()
+        await node.start(attempt)
+        await node.finished(attempt)
+        done.append(attempt.id)
+    await control.step()
+    assert [(await look(resources, job)).state for job in jobs] == [JobState.COMPLETED] * 10
+    assert len(set(done)) == 10
+    assert await problems(owner) == []
