@@ -246,8 +246,10 @@ async def test_a_silent_node_goes_offline_once_and_comes_back_with_a_hello(
     assert states == ["online", "offline", "online"]
 
 
-async def test_a_sample_is_kept_and_is_the_devices_latest(resources: Resources, owner: AsyncConnection) -> None:
-    async with scope(resources) as s:
+async def test_a_sample_is_kept_and_is_the_devices_latest(
+    resources: Resources, controller_resources: Resources, owner: AsyncConnection
+) -> None:
+    async with scope(controller_resources) as s:
         await s.providers.keep_house()
     node = await join(resources, gpus=2)
     async with scope(resources) as s:
@@ -319,3 +321,15 @@ async def test_the_fabric_role_may_say_what_it_saw_and_nothing_else(resources: R
         await fabric.close()
     async with scope(resources) as s:
         assert (await s.providers.join(request(row.token, [gpu("x")]))).provider_id == node.provider_id
+
+
+async def test_a_rejoin_keeps_the_price_and_the_region_that_the_owner_set(resources: Resources) -> None:
+    node = await join(resources, price=1000, region="eu")
+    async with scope(resources) as s:
+        await s.market.set_price(node.owner_id, node.node_id, 1234)
+        await s.providers.update_node(node.owner_id, node.node_id, region="us")
+        token = (await s.providers.join_token(node.owner_id)).token
+        again = request(token, [gpu(node.device_uuids[0])], worker_id=node.worker_id, price=1, region="asia")
+        assert not (await s.providers.join(again)).created
+        offer = (await s.market.offers_of(node.node_id))[0]
+    assert (offer.price_per_hour, offer.region) == (1234, "us")
