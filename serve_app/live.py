@@ -20,7 +20,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from qubix.bootstrap import Scope, scope
 from qubix.identity.model import Principal
-from qubix.kernel.errors import QubixError, Unauthenticated
+from qubix.kernel.errors import NotFound, QubixError, Unauthenticated
 from qubix.live import hub as live_hub
 from qubix.live.feed import Resync
 from qubix.live.outlet import Outlet
@@ -179,16 +179,16 @@ class Client:
         topics = await self._allowed(message.topics)
         if not topics:
             return
-        position = message.from_position
         try:
-            position = await self._web.feed.subscribe(self._outlet, topics, position)
+            position = await self._web.feed.begin(message.from_position)
         except Resync as gap:
-            self._say({"t": "resync", "topics": [topic.shown for topic in topics], "position": gap.position})
-            position = await self._web.feed.subscribe(self._outlet, topics, gap.position)
+            position = gap.position
+            self._say({"t": "resync", "topics": [topic.shown for topic in topics], "position": position})
+        self._say({"t": "subscribed", "topics": [topic.shown for topic in topics], "position": position})
         for topic in topics:
             self._web.hub.attach(self._outlet, topic.name, topic.shown)
             self._topics.add(topic)
-        self._say({"t": "subscribed", "topics": [topic.shown for topic in topics], "position": position})
+        await self._web.feed.follow(self._outlet, topics, position)
         for topic in topics:
             for sample in await self._web.hub.recent(topic.name):
                 self._outlet.offer_volatile(live_hub.encode(sample, topic.shown), f"{topic.name}/{sample.subject}")
@@ -220,7 +220,7 @@ class Client:
 
 
 async def check_access(s: Scope, topic: Topic, principal: Principal | None) -> None:
-    """Whether this user may follow the topic; a provider's measurements are for everybody.
+    """Whether this user may follow the topic: its news name jobs, so a provider's is the owner's alone.
 
     Raises: NotFound, also for what is somebody else's.
     """
@@ -232,7 +232,8 @@ async def check_access(s: Scope, topic: Topic, principal: Principal | None) -> N
         case TopicKind.ESCROW:
             await s.escrow.get(principal.user_id, topic.subject)
         case TopicKind.PROVIDER:
-            await s.providers.provider(topic.subject)
+            if (await s.providers.provider(topic.subject)).owner_id != principal.user_id:
+                raise NotFound("You are not this provider.", next_step="Follow the marketplace.")
 
 
 async def _principal(web: Web, token: str | None) -> Principal | None:

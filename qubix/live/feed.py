@@ -147,8 +147,19 @@ class Feed:
         Returns: the position from which live delivery goes on.
         Raises: Resync where the position is past retention, or from another database.
         """
+        return await self.follow(outlet, topics, await self.begin(from_position))
+
+    async def begin(self, from_position: int | None) -> int:
+        """The position that a subscription from here starts behind. Raises: as subscribe."""
         position = self.position if from_position is None else from_position
-        await self._check(position)
+        async with self._open_reader() as reader:
+            bounds = await reader.bounds()
+        if position + 1 < bounds.oldest or position > bounds.newest:
+            raise Resync(bounds.newest)
+        return position
+
+    async def follow(self, outlet: Outlet, topics: Sequence[Topic], position: int) -> int:
+        """What subscribe does once its position is known to be readable."""
         by_name = {topic.name: topic for topic in topics}
         while position < (upto := self.position):
             async with self._open_reader() as reader:
@@ -164,12 +175,6 @@ class Feed:
         for topic in topics:
             self._by_topic.setdefault(topic.name, {})[outlet] = _Subscription(topic, position)
         return position
-
-    async def _check(self, position: int) -> None:
-        async with self._open_reader() as reader:
-            bounds = await reader.bounds()
-        if position + 1 < bounds.oldest or position > bounds.newest:
-            raise Resync(bounds.newest)
 
     def unsubscribe(self, outlet: Outlet, topic: Topic | None = None) -> None:
         """Stop one topic, or all; then the outlet is forgotten."""

@@ -15,7 +15,9 @@ import uvicorn
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from qubix.bootstrap import Resources
+from qubix.controller import Controller
 from serve_app.app import create_app
+from serve_app.tasks import end
 from tests.conftest import Database
 
 PASSWORD = "correct horse battery"
@@ -99,6 +101,17 @@ async def web_resources(database: Database, owner: AsyncConnection, web_settings
     await owner.execute(sa.text("SELECT found_ledger('none')"))
     held = database.resources(**web_settings)
     yield held
+    await held.close()
+
+
+@pytest.fixture
+async def controller(database: Database, web_resources: Resources, web_settings: dict[str, Any]) -> AsyncIterator[Controller]:
+    """A controller at work beside the web layer."""
+    held = database.resources("qubix_controller", **web_settings)
+    found = Controller(held, holder="test")
+    working = asyncio.create_task(found.run())
+    yield found
+    await end([working])
     await held.close()
 
 

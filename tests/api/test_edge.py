@@ -164,9 +164,13 @@ async def test_when_the_database_is_away_the_answer_is_503_without_details(world
     name = world.resources.engine.url.database
     url = world.resources.engine.url
     await world.resources.engine.dispose()
-    object.__setattr__(world.resources, "engine", __import__("qubix.postgres.engine", fromlist=["make_engine"]).make_engine(
-        url.set(port=1, database=name).render_as_string(hide_password=False)
-    ))
+    object.__setattr__(
+        world.resources,
+        "engine",
+        __import__("qubix.postgres.engine", fromlist=["make_engine"]).make_engine(
+            url.set(port=1, database=name).render_as_string(hide_password=False)
+        ),
+    )
     answers = [await anna.http.get("/api/wallets/balance") for _ in range(8)]
     assert {answer.status_code for answer in answers} == {503}
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers)

@@ -70,7 +70,9 @@ async def test_a_body_cut_short_leaves_nothing(served: World) -> None:
     anna = await served.person("anna")
     host, port = served.url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))
-    head = f"POST /api/uploads?filename=a.bin HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {anna.token}\r\nContent-Length: 50000\r\n\r\n"
+    head = (
+        f"POST /api/uploads?filename=a.bin HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {anna.token}\r\nContent-Length: 50000\r\n\r\n"
+    )
     writer.write(head.encode() + b"x" * 49_000)
     await writer.drain()
     await asyncio.sleep(0.3)
