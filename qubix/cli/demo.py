@@ -99,10 +99,8 @@ def _platform(out: Output, folder: Path, *, keep: bool) -> Iterator[tuple[runfil
     finally:
         if not keep:
             out.note("stopping everything")
-            for node in NODES:
-                member = runfile.read(folder / node.name)
-                if member is not None and member.supervisor is not None:
-                    end([member.supervisor], grace_s=20.0)
+            members = [runfile.read(folder / node.name) for node in NODES]
+            end([member.supervisor for member in members if member is not None and member.supervisor is not None], grace_s=20.0)
             up.stop(folder)
 
 

@@ -27,6 +27,7 @@ from qubix.fabric.process import RayStartFailed
 from qubix.kernel.errors import Invalid, Unavailable
 
 ONLINE_TIMEOUT_S: Final = 60.0
+LEAVE_GRACE_S: Final = 1.0
 _WATCH_INTERVAL_S: Final = 0.2
 _RESTART_FIRST_S: Final = 5.0
 """A machine that fell out of the cluster waits at least this long before it joins again."""
@@ -140,7 +141,7 @@ class Member:
     def stop(self) -> None:
         """Leave the cluster; nothing stays running, the runtime folder goes."""
         if self._node is not None:
-            self._node.stop()
+            self._node.stop(LEAVE_GRACE_S)
         end_all_below()
         if self._runtime is not None:
             shutil.rmtree(self._runtime, ignore_errors=True)

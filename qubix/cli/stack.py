@@ -33,6 +33,8 @@ NETWORK: Final = "none"
 OPERATOR_EMAIL: Final = "operator@qubix.example"
 _INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "SSL_CERT_FILE", "QUBIX_PG_BIN")
 _WATCH_INTERVAL_S: Final = 0.2
+RAY_GRACE_S: Final = 1.0
+"""Ray holds nothing that lasts, and `ray start --block` takes long over its goodbye: a second, then SIGKILL."""
 
 
 @dataclass
@@ -113,7 +115,7 @@ class Stack:
         for child in reversed(self._children):
             child.stop()
         if self._head is not None:
-            self._head.stop()
+            self._head.stop(RAY_GRACE_S)
         if self._server is not None:
             self._server.stop()
         end_all_below()
