@@ -105,6 +105,7 @@ CREATE FUNCTION public.deposit(p_tx_ids text[], p_indexes integer[], p_assets sm
     AS $$
 DECLARE ids uuid[]; targets bigint[]; chains bigint[]; codes integer[];
 BEGIN
+  IF coalesce(cardinality(p_tx_ids), 0) = 0 THEN RETURN '{}'; END IF;
   IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN array_fill(-7, ARRAY[cardinality(p_tx_ids)]); END IF;
   SELECT array_agg(chain_row_id('deposit', i.asset, i.tx_id, i.index) ORDER BY i.n), array_agg(coalesce(w.id, p.suspense) ORDER BY i.n),
          array_agg(p.chain ORDER BY i.n)
@@ -308,7 +309,7 @@ BEGIN
   INTO codes, due
   FROM (SELECT id, n, row_number() OVER (PARTITION BY id ORDER BY n) AS again FROM unnest(p_earnings) WITH ORDINALITY AS u (id, n)) i
   LEFT JOIN earnings g ON g.id = i.id;
-  IF due IS NULL THEN RETURN codes; END IF;
+  IF due IS NULL THEN RETURN coalesce(codes, '{}'); END IF;
   PERFORM 1 FROM accounts WHERE id IN (
       SELECT unnest(ARRAY[g.account_id, g.payee_id]) FROM earnings g WHERE g.id = ANY(due)
       UNION SELECT platform_account('fee', g.asset) FROM earnings g WHERE g.id = ANY(due) AND g.fee > 0)
