@@ -25,7 +25,7 @@ import psutil
 from qubix.kernel.errors import Unavailable
 
 _INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "TZ", "VIRTUAL_ENV", "SSL_CERT_FILE")
-_RECORD_INTERVAL_S = 1.0
+_RECORD_INTERVAL_S = 3.0
 
 
 class RayStartFailed(Unavailable):
