@@ -1,0 +1,82 @@
+"""The agents' endpoint: who may speak for a machine, and what a broken one hears."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from qubix.agent.protocol import Desired, Metrics, Refused, parse_down
+from tests.api.conftest import World
+from tests.api.machines import machine
+from tests.fakes.nodes import sample
+
+
+async def refusal(world: World, *texts: str) -> Refused:
+    """What the server says last to somebody who sends these texts."""
+    async with connect(f"ws{world.url[4:]}/agent/v1/session") as socket:
+        await socket.recv()
+        for text in texts:
+            await socket.send(text)
+        frame = parse_down(await socket.recv())
+        assert isinstance(frame, Refused)
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
+        return frame
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"t":"hello"}', '{"t":"dance"}', "x" * 2_000_000])
+async def test_a_frame_that_cannot_be_read_ends_the_session_with_the_reason(served: World, text: str) -> None:
+    assert (await refusal(served, text)).code == "invalid"
+
+
+async def test_another_key_cannot_speak_for_the_machine(served: World) -> None:
+    node = await machine(served, await served.person("owner"))
+    node.key = Ed25519PrivateKey.generate()
+    with pytest.raises((TimeoutError, ConnectionClosed)):
+        async with node.connected():
+            pass
+
+
+async def test_a_join_token_works_once(served: World) -> None:
+    owner = await served.person("owner")
+    first = await machine(served, owner)
+    assert first.id
+    answer = await served.client().post("/agent/v1/join", json={"token": "qj_unknown"})
+    assert answer.status_code == 422
+    mine = (await owner.http.get("/api/providers/me")).json()
+    assert [node["id"] for node in mine["nodes"]] == [str(first.id)]
+
+
+async def test_the_newest_session_wins_and_the_older_one_is_told(served: World) -> None:
+    node = await machine(served, await served.person("owner"))
+    async with node.connected():
+        old_socket, old_session = node.socket, node.session
+        async with node.connected():
+            assert old_socket is not None
+            uuids = [device.uuid for device in node.facts.devices]
+            await old_socket.send(Metrics(session=old_session, sample=sample(uuids)).model_dump_json())
+            heard = []
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    heard.append(json.loads(await old_socket.recv())["t"])
+            assert heard[-1] == "refused"
+            await node.beat()
+            await node.hear(Desired)
+
+
+async def test_the_offer_of_a_machine_that_connects_is_rentable_at_once(served: World) -> None:
+    owner = await served.person("owner")
+    node = await machine(served, owner, price=1234)
+    assert (await served.client().get("/api/gpus/search")).json()["items"] == []
+    async with node.connected():
+        (item,) = (await served.client().get("/api/gpus/search")).json()["items"]
+        assert (item["price_per_hour"], item["status"]) == (1234, "available")
+        await owner.http.patch(f"/api/nodes/{node.id}", json={"price_per_hour": 99, "region": "us-east"})
+        (item,) = (await served.client().get("/api/gpus/search?region=us")).json()["items"]
+        assert item["price_per_hour"] == 99
+        await owner.http.post(f"/api/nodes/{node.id}/drain")
+        assert (await served.client().get("/api/gpus/search")).json()["items"] == []
