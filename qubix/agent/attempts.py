@@ -91,8 +91,10 @@ class AttemptRun:
             await self.tools.runner.stop(self.attempt.id)
             self._finish(journal, Exit.SANDBOX_FAILED, detail=f"{type(error).__name__}: {error}")
         shutil.rmtree(self.tools.home.work / str(self.attempt.id), ignore_errors=True)
-        while not all(map(self.tools.home.device_free, self.attempt.devices)):  # noqa: ASYNC110 a file lock tells nobody when it is freed
-            await asyncio.sleep(0.2)
+        pause_s = 0.005
+        while not all(map(self.tools.home.device_free, self.attempt.devices)):
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, 0.5)
 
     async def stop(self, reason: str) -> None:
         """End it; `run` then reports what it was (unless silenced) and returns."""
