@@ -26,7 +26,7 @@ from qubix.jobs.blobs import UNREFERENCED_KEEP_S
 from qubix.kernel.errors import QubixError
 from qubix.postgres import leader, outbox
 from qubix.postgres.leader import NotLeader
-from qubix.scheduling.placing import PlanStale
+from qubix.scheduling.placing import Assignment, Plan, PlanStale
 from qubix.settings import Settings
 
 NAME: Final = "controller"
@@ -82,12 +82,11 @@ class Controller:
     # -- jobs --
 
     async def step(self) -> None:
-        """Conclude what was reported, place what waits, sweep what is overdue; again while that makes news."""
+        """Place what waits, conclude what was reported, sweep what is overdue; again while something ended."""
         for _ in range(ROUNDS_MAX):
-            news = await self.conclude()
-            news += await self.place()
-            news += await self.sweep()
-            if not news:
+            await self.place()
+            ended = await self.conclude() + await self.sweep()
+            if not ended:
                 return
 
     async def conclude(self) -> int:
@@ -107,26 +106,41 @@ class Controller:
 
     async def place(self) -> int:
         """Assign what can be; tell the rest why not. Returns how many were assigned."""
-        async with self._scope() as s:
-            plan = await s.placing.plan()
+        plan = Plan()
         assigned = 0
-        for assignment in plan.assignments:
-            try:
-                async with self._scope() as s:
-                    attempt_id = await s.placing.assign(assignment)
-            except PlanStale as stale:
-                log.info("plan stale", job=str(assignment.job_id), reason=stale.message)
-                continue
-            except sa.exc.DBAPIError as error:
-                log.warning("assignment refused", job=str(assignment.job_id), error=str(error.orig)[:300])
-                continue
-            assigned += 1
-            node = assignment.choice.candidate
-            log.info("assigned", job=str(assignment.job_id), attempt=str(attempt_id), node=str(node.node_id), rate=assignment.choice.rate)
+        try:
+            async with self._scope() as s:
+                plan = await s.placing.plan()
+                assigned = len(plan.assignments)
+                if assigned == 1:  # the usual case: no second transaction stands between a funded job and its node
+                    self._tell_assigned(plan.assignments[0], await s.placing.assign(plan.assignments[0]))
+        except PlanStale as stale:
+            log.info("plan stale", job=str(plan.assignments[0].job_id), reason=stale.message)
+            assigned = 0
+        for assignment in plan.assignments if assigned > 1 else ():
+            assigned -= not await self._assign(assignment)
         if plan.refusals:
             async with self._scope() as s:
                 await s.placing.refuse(plan.refusals)
         return assigned
+
+    async def _assign(self, assignment: Assignment) -> bool:
+        """One assignment in one transaction; one that fails does not stop the others."""
+        try:
+            async with self._scope() as s:
+                attempt_id = await s.placing.assign(assignment)
+        except PlanStale as stale:
+            log.info("plan stale", job=str(assignment.job_id), reason=stale.message)
+            return False
+        except sa.exc.DBAPIError as error:
+            log.warning("assignment refused", job=str(assignment.job_id), error=str(error.orig)[:300])
+            return False
+        self._tell_assigned(assignment, attempt_id)
+        return True
+
+    def _tell_assigned(self, assignment: Assignment, attempt_id: UUID) -> None:
+        node = assignment.choice.candidate
+        log.info("assigned", job=str(assignment.job_id), attempt=str(attempt_id), node=str(node.node_id), rate=assignment.choice.rate)
 
     async def sweep(self) -> int:
         """Beat, then end what is overdue. Returns how many attempts ended."""

@@ -24,7 +24,8 @@ SELECT j.id, j.owner_id, j.needs, j.rate_max, j.asset, j.offer_id, j.quote_id, q
              AND a.ended_at > clock_timestamp() - make_interval(secs => CASE WHEN a.counted THEN cast(:lost_bar_s AS float8) ELSE cast(:declined_bar_s AS float8) END)) AS barred,
        ARRAY(SELECT DISTINCT a.node_id FROM attempts a WHERE a.job_id = j.id AND a.fault IN ('provider', 'platform')) AS wary
 FROM jobs j LEFT JOIN quotes q ON q.id = j.quote_id
-WHERE j.state = 'PENDING' AND j.cancel_requested_at IS NULL ORDER BY j.pending_at, j.id LIMIT :most
+WHERE j.state = 'PENDING' AND j.cancel_requested_at IS NULL AND EXISTS (SELECT FROM escrows e WHERE e.id = j.id AND e.state = 'LOCKED')
+ORDER BY j.pending_at, j.id LIMIT :most
 """)
 
 _EXCUSE: Final = """
