@@ -19,7 +19,7 @@ from qubix.kernel.errors import Conflict
 from qubix.market.model import Needs
 from qubix.postgres.leader import NotLeader
 from tests.conftest import Database
-from tests.fakes.voices import age, consumer, controller, look, problems, submit, voice
+from tests.fakes.voices import Voice, age, consumer, controller, look, problems, submit, voice
 
 
 @asynccontextmanager
@@ -171,4 +171,38 @@ async def test_ten_jobs_on_one_device_run_one_after_the_other(
     await control.step()
     assert [(await look(resources, job)).state for job in jobs] == [JobState.COMPLETED] * 10
     assert len(set(done)) == 10
+    assert await problems(owner) == []
+
+
+async def test_thirty_jobs_on_four_nodes_run_at_once_beside_a_working_controller(
+    resources: Resources, controller_resources: Resources, owner: AsyncConnection
+) -> None:
+    users = [await consumer(resources, owner) for _ in range(3)]
+    nodes = [await voice(resources, gpus=2) for _ in range(4)]
+
+    async def agent(node: Voice) -> None:
+        wakes = resources.listen("nodes", idle_s=0.2)
+        try:
+            async for _ in wakes:
+                for attempt in await node.desired():
+                    await node.start(attempt)
+                    await node.log(attempt, "line\n")
+                    await node.status(attempt)
+                    await node.finished(attempt, log_ends={"out": 5})
+        finally:
+            await wakes.close()
+
+    async with working(controller_resources):
+        agents = [asyncio.create_task(agent(node)) for node in nodes]
+        jobs = await asyncio.gather(*(submit(resources, users[n % 3], price_max=3600, duration_max_s=60) for n in range(30)))
+        events = resources.listen("events", idle_s=1)
+        async with asyncio.timeout(120):
+            while await owner.scalar(sa.text("SELECT count(*) FROM jobs WHERE ended_at IS NULL")):
+                await events.__anext__()
+        for task in agents:
+            task.cancel()
+        ended = await asyncio.gather(*agents, return_exceptions=True)
+        await events.close()
+    assert [error for error in ended if not isinstance(error, asyncio.CancelledError)] == []
+    assert {(await look(resources, job)).state for job in jobs} == {JobState.COMPLETED}
     assert await problems(owner) == []
