@@ -135,6 +135,8 @@ def environment(spec: SandboxSpec, places: Places, descriptors: Descriptors) -> 
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": ":".join(import_folders(places)),
         "OMP_NUM_THREADS": str(max(1, int(spec.limits.cpus))),
+        # Threads that spin while they wait burn the CPU time that the attempt is granted.
+        "OMP_WAIT_POLICY": "PASSIVE",
         "HF_HUB_OFFLINE": "1",
         "CUDA_VISIBLE_DEVICES": spec.visible_devices,
         "QUBIX_CONTROL_FD": str(descriptors.control),
