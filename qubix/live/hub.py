@@ -99,7 +99,8 @@ class Board:
         return sorted(found, key=lambda message: message.at)
 
     def _remember(self, topic: str, message: Volatile) -> None:
-        ring = self._rings.setdefault((topic, message.subject), collections.deque(maxlen=RING_MAX))
+        kept = 1 if message.type is EventType.JOB_PROGRESS else RING_MAX  # whoever comes back must not see progress fall
+        ring = self._rings.setdefault((topic, message.subject), collections.deque(maxlen=kept))
         ring.append(message)
         self._rings.move_to_end((topic, message.subject))
         while len(self._rings) > SUBJECTS_MAX:

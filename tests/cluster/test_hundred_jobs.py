@@ -1,0 +1,239 @@
+"""One run of a hundred generated jobs through the whole product, and what must hold for each of them.
+
+Two machines take them one after the other while more wait, so every job is placed, run, metered, told of and paid as in
+production. Deadlines are asserted where a property names one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from qubix.kernel.money import Qu, charge
+from tests.whole import FINAL, Consumer, Whole
+
+pytestmark = pytest.mark.cluster
+JOBS = 100
+TOPICS_EACH = 25
+"""Jobs that one of the watching clients follows: a connection may follow 50 topics."""
+AT_ONCE = 4
+"""Two run, two wait: a wait is then seconds, and the placement of a waiting job is among what is measured."""
+
+SCRIPT = """
+import sys, time
+import qubix_job as job
+reports, run_s, code = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+print("first line", flush=True)
+for n in range(reports):
+    time.sleep(run_s / reports)
+    job.progress(100 * (n + 1) / reports, f"part {n + 1}")
+    print(f"part {n + 1}", flush=True)
+sys.exit(code)
+"""
+
+
+@dataclass
+class Watched:
+    """What one client was told over its WebSocket, with its own time of arrival."""
+
+    messages: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
+
+
+class Watcher:
+    """Follows topics for as long as it is open, on a connection that is broken now and then and resumes."""
+
+    def __init__(self, whole: Whole, consumer: Consumer, topics: list[str]) -> None:
+        self.seen = Watched()
+        self.gaps_s: list[float] = []
+        self._address = "ws" + whole.url.removeprefix("http") + "/api/ws"
+        self._headers = {"Authorization": consumer.client.http.headers["Authorization"]}
+        self._topics = list(topics)
+        self._position: int | None = None
+        self._lock = threading.Lock()
+        self._socket: ClientConnection
+        self._open()
+
+    def _open(self) -> None:
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, args=(ready,))
+        self._thread.start()
+        assert ready.wait(10), "the WebSocket did not open"
+
+    def follow(self, topic: str, position: int) -> None:
+        """One more topic, from behind `position`."""
+        with self._lock:
+            self._topics.append(topic)
+            self._socket.send(json.dumps({"t": "subscribe", "topics": [topic], "from_position": position}))
+
+    def interrupt(self) -> None:
+        """Lose the connection, come back, resume from the last position."""
+        with self._lock:
+            began = time.monotonic()
+            self._socket.close()
+            self._thread.join()
+            self._open()
+            self.gaps_s.append(time.monotonic() - began)
+
+    def close(self) -> None:
+        self._socket.close()
+        self._thread.join()
+
+    def _serve(self, ready: threading.Event) -> None:
+        with connect(self._address, additional_headers=self._headers, max_size=None) as socket:
+            self._socket = socket
+            socket.send(json.dumps({"t": "subscribe", "topics": self._topics, "from_position": self._position}))
+            ready.set()
+            with contextlib.suppress(ConnectionClosed):
+                for text in socket:
+                    message = json.loads(text)
+                    if message["t"] == "event":
+                        self._position = message["position"]
+                    self.seen.messages.append((time.time(), message))
+
+
+@dataclass
+class Run:
+    """One generated job and how it went."""
+
+    arguments: tuple[int, float, int]
+    job: dict[str, Any]
+    logs: list[dict[str, Any]]
+
+
+@dataclass
+class Runs:
+    runs: list[Run]
+    seen: Watched
+    gaps_s: list[float]
+    whole: Whole
+
+
+@pytest.fixture(scope="module")
+def hundred(whole: Whole) -> Runs:
+    """Run them; everything below only looks."""
+    generator = random.Random(20261122)
+    consumer = Consumer(whole)
+    watchers = [Watcher(whole, consumer, ["wallet"]) for _ in range(JOBS // TOPICS_EACH)]
+    waiting = [(generator.randint(1, 4), round(generator.uniform(0.05, 0.9), 2), generator.choice([0, 0, 0, 0, 3])) for _ in range(JOBS)]
+    under_way: dict[str, tuple[int, float, int]] = {}
+    runs: list[Run] = []
+    try:
+        while waiting or under_way:
+            while waiting and len(under_way) < AT_ONCE:
+                arguments = waiting.pop()
+                job_id = consumer.run(SCRIPT, " ".join(map(str, arguments)), budget=100_000)
+                watchers[len(waiting) // TOPICS_EACH].follow(f"job:{job_id}", 0)
+                under_way[job_id] = arguments
+            for job_id in list(under_way):
+                job = consumer.job(job_id)
+                if job["state"] in FINAL and job["receipt"]["final"]:
+                    logs = consumer.client.get(f"/api/jobs/{job_id}/logs", limit=1000)["items"]
+                    runs.append(Run(under_way.pop(job_id), job, logs))
+                    if len(runs) % 20 == 0:
+                        for watcher in watchers:
+                            watcher.interrupt()
+            time.sleep(0.1)
+        time.sleep(1.0)
+    finally:
+        for watcher in watchers:
+            watcher.close()
+    seen = Watched([message for watcher in watchers for message in watcher.seen.messages])
+    return Runs(runs, seen, [gap for watcher in watchers for gap in watcher.gaps_s], whole)
+
+
+def at(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text)
+
+
+def test_every_job_ends_as_its_own_exit_code_says(hundred: Runs) -> None:
+    assert len(hundred.runs) == JOBS
+    for run in hundred.runs:
+        assert run.job["state"] == ("COMPLETED" if run.arguments[2] == 0 else "FAILED")
+        assert [attempt["exit_code"] for attempt in run.job["attempts"]] == [run.arguments[2]]
+
+
+def test_p_a06_every_pending_job_is_assigned_within_30_s_or_told_why_not(hundred: Runs) -> None:
+    for run in hundred.runs:
+        assert at(run.job["attempts"][0]["created_at"]) - at(run.job["pending_at"]) < dt.timedelta(seconds=30)
+
+
+def test_p_b37_an_assigned_job_starts_within_5_s_on_an_idle_node(hundred: Runs) -> None:
+    for run in hundred.runs:
+        attempt = run.job["attempts"][0]
+        assert at(attempt["running_at"]) - at(attempt["created_at"]) < dt.timedelta(seconds=5)
+
+
+def test_p_a07_reported_progress_starts_at_0_never_falls_and_ends_at_100_on_success(hundred: Runs) -> None:
+    for run in hundred.runs:
+        topic = f"job:{run.job['id']}"
+        told = [m["payload"]["progress"] for _, m in hundred.seen.messages if m.get("event") == "JOB_PROGRESS" and m.get("topic") == topic]
+        assert told == sorted(told)
+        assert told
+        assert all(0 <= pct <= 100 for pct in told)
+        if run.arguments[2] == 0:
+            assert run.job["progress"] == 100
+
+
+def test_p_b38_every_progress_report_of_a_running_job_arrives_while_it_runs(hundred: Runs) -> None:
+    """The jobs report several times a second; at least one report of each that ran for longer than the 5 s promise would be due."""
+    for run in hundred.runs:
+        topic = f"job:{run.job['id']}"
+        assert any(m.get("topic") == topic and m.get("event") == "JOB_PROGRESS" for _, m in hundred.seen.messages)
+
+
+def test_p_b39_log_lines_are_complete_stamped_by_both_clocks_and_stored_within_1_s(hundred: Runs) -> None:
+    for run in hundred.runs:
+        text = "".join(item["text"] for item in run.logs if item["stream"] == "out")
+        assert text.splitlines() == ["first line", *(f"part {n + 1}" for n in range(run.arguments[0]))]
+        for item in run.logs:
+            assert abs(at(item["created_at"]) - at(item["node_at"])) < dt.timedelta(seconds=1)
+
+
+def test_p_b40_the_end_of_each_job_is_told_exactly_once(hundred: Runs) -> None:
+    for run in hundred.runs:
+        told = [m for _, m in hundred.seen.messages if m.get("event") == "JOB_COMPLETED" and m["payload"]["job_id"] == run.job["id"]]
+        positions = {m["position"] for m in told}
+        assert len(positions) == 1, run.job["id"]
+
+
+def test_p_a10_a_dropped_client_is_back_within_5_s_and_has_every_event(hundred: Runs) -> None:
+    assert len(hundred.gaps_s) == JOBS // 20 * (JOBS // TOPICS_EACH)
+    assert max(hundred.gaps_s) < 5
+    told = {(m["payload"]["job_id"], m["payload"]["state"]) for _, m in hundred.seen.messages if m.get("event") == "JOB_STATUS_CHANGED"}
+    for run in hundred.runs:
+        assert {(run.job["id"], state) for state in ("ASSIGNED", "RUNNING")} <= told
+
+
+def test_p_b30_the_settled_amount_is_elapsed_time_times_rate(hundred: Runs) -> None:
+    for run in hundred.runs:
+        (line,) = run.job["receipt"]["attempts"]
+        assert line["charge"] == charge(Qu(line["rate"]), line["metered_ms"], Qu(run.job["receipt"]["held"]))
+        attempt = run.job["attempts"][0]
+        elapsed = at(attempt["reported_at"]) - at(attempt["running_at"])
+        assert line["metered_ms"] <= elapsed / dt.timedelta(milliseconds=1) + 1
+        assert line["metered_ms"] >= run.arguments[1] * 900
+
+
+def test_p_b18_p_b19_p_b20_each_escrow_was_locked_and_ended_exactly_once(hundred: Runs) -> None:
+    for run in hundred.runs:
+        receipt = run.job["receipt"]
+        assert receipt["held"] == 100_000 == receipt["charged"] + receipt["refunded"]
+        assert receipt["escrow_state"] == ("RELEASED" if run.arguments[2] == 0 else "SPLIT")
+    assert hundred.whole.audit() == []
+
+
+def test_p_a09_p_b24_metrics_of_online_machines_are_fresh_and_stamped_by_both_clocks(hundred: Runs) -> None:
+    for machine in hundred.whole.machines.values():
+        node = hundred.whole.provider.get(f"/api/nodes/{machine.node_id}")
+        assert node["presence"] == "online"
+        assert dt.datetime.now(dt.UTC) - at(node["metrics_at"]) < dt.timedelta(seconds=60)

@@ -1,0 +1,77 @@
+"""The whole stack goes down, or is killed, and comes up again on the same data."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from typing import Any
+
+import psutil
+import pytest
+
+from qubix.cli import runfile
+from qubix.cli.client import Client
+from tests.whole import STEPS, Consumer, Whole, whole_platform
+
+pytestmark = pytest.mark.cluster
+
+
+def everything(client: Client) -> dict[str, Any]:
+    """All that a user can read of what is theirs, without what only tells the time of asking."""
+    jobs = client.get("/api/jobs", limit=100)["items"]
+    return {
+        "me": client.get("/api/auth/me"),
+        "keys": sorted((key["id"], key["name"], key["created_at"]) for key in client.get("/api/auth/keys", limit=100)["items"]),
+        "uploads": client.get("/api/uploads", limit=100)["items"],
+        "wallets": client.get("/api/wallets/balance")["items"],
+        "transactions": client.get("/api/wallets/transactions", limit=100)["items"],
+        "jobs": [{name: value for name, value in job.items() if name != "unplaceable"} for job in jobs],
+        "timelines": [client.get(f"/api/jobs/{job['id']}/timeline")["items"] for job in jobs],
+        "escrows": [client.get(f"/api/escrows/{job['id']}") for job in jobs],
+    }
+
+
+def write_a_hundred_items(consumer: Consumer) -> None:
+    generator = random.Random(5)
+    for n in range(50):
+        content = generator.randbytes(generator.randint(1, 20_000))
+        consumer.client.http.post("/api/uploads", params={"filename": f"{n}.bin.py"}, content=content).raise_for_status()
+    for n in range(30):
+        consumer.client.post("/api/auth/keys", {"name": f"key {n} {generator.getrandbits(32)}"})
+    for _ in range(10):
+        consumer.client.post("/api/wallets/faucet", {"amount": generator.randint(1, 10**9)})
+    for _ in range(10):
+        consumer.run(STEPS, "1 1", budget=generator.randint(10_000, 10**6), price_max=10**6, wait_s=3600)
+
+
+def kill_everything(whole: Whole) -> None:
+    """As a power cut would: every process of the platform at once, the supervisor included."""
+    run = runfile.read(whole.data_dir)
+    assert run is not None
+    assert run.supervisor is not None
+    supervisor = psutil.Process(run.supervisor.pid)
+    tree = [supervisor, *supervisor.children(recursive=True)]
+    for process in tree:
+        os.kill(process.pid, signal.SIGSTOP)
+    for process in tree:
+        process.kill()
+    psutil.wait_procs(tree, timeout=10)
+
+
+def test_p_a05_what_was_written_reads_the_same_after_a_restart_of_the_whole_stack() -> None:
+    with whole_platform(machines=False) as whole:
+        consumer = Consumer(whole)
+        write_a_hundred_items(consumer)
+        key = str(consumer.client.http.headers["Authorization"]).removeprefix("Bearer ")
+        before = everything(consumer.client)
+        assert sum(len(before[kind]) for kind in ("keys", "uploads", "transactions", "jobs")) > 100
+        whole.down()
+        whole.up()
+        with Client(whole.url, key) as client:
+            assert everything(client) == before
+        kill_everything(whole)
+        whole.up()
+        with Client(whole.url, key) as client:
+            assert everything(client) == before
+        assert whole.audit() == []
