@@ -139,16 +139,16 @@ def ray_world() -> Iterator[RayWorld]:
     folder = Path(tempfile.mkdtemp(prefix="qt", dir="/tmp"))
     folder.chmod(0o755)
     head = start_head(folder)
-    os.environ.update(head.environment)
-    import ray
-    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-
-    # Whoever imported Ray before has made it read its environment without the token already.
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
-    ray.init(address=head.where.address, namespace="qubix", log_to_driver=False, logging_level=logging.WARNING)
     world = RayWorld(folder, head)
     try:
+        os.environ.update(head.environment)
+        import ray
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+        # Whoever imported Ray before has made it read its environment without the token already.
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+        ray.init(address=head.where.address, namespace="qubix", log_to_driver=False, logging_level=logging.WARNING)
         yield world
     finally:
         world.stop()
