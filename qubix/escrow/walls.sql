@@ -14,17 +14,17 @@ BEGIN
   END IF;
   RAISE EXCEPTION '%: no way from % to %', TG_TABLE_NAME, OLD.state, NEW.state USING ERRCODE = 'restrict_violation';
 END $$;
-CREATE TRIGGER escrows_way BEFORE UPDATE OF state ON escrows FOR EACH ROW
+CREATE TRIGGER escrows_way AFTER UPDATE OF state ON escrows FOR EACH ROW
   WHEN (OLD.state <> NEW.state AND NOT (OLD.state = 'PENDING' AND NEW.state = 'LOCKED')) EXECUTE FUNCTION refuse_transition();
-CREATE TRIGGER earnings_way BEFORE UPDATE OF state ON earnings FOR EACH ROW
+CREATE TRIGGER earnings_way AFTER UPDATE OF state ON earnings FOR EACH ROW
   WHEN (OLD.state <> NEW.state AND NOT (OLD.state = 'PENDING' AND NEW.state = 'PAID')) EXECUTE FUNCTION refuse_transition();
 
-CREATE TRIGGER escrows_keep BEFORE DELETE OR UPDATE OF id, asset, payer_id, account_id, created_at ON escrows FOR EACH ROW EXECUTE FUNCTION refuse_change();
-CREATE TRIGGER escrows_keep_final BEFORE UPDATE ON escrows FOR EACH ROW WHEN (OLD.state IN ('RELEASED','REFUNDED','SPLIT')) EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER escrows_keep AFTER DELETE OR UPDATE OF id, asset, payer_id, account_id, created_at ON escrows FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER escrows_keep_final AFTER UPDATE ON escrows FOR EACH ROW WHEN (OLD.state IN ('RELEASED','REFUNDED','SPLIT')) EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER escrows_keep_all BEFORE TRUNCATE ON escrows FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
-CREATE TRIGGER earnings_keep BEFORE DELETE OR UPDATE OF id, escrow_id, line, asset, payee_id, account_id, gross, fee, fee_bps, matures_at, created_at ON earnings
+CREATE TRIGGER earnings_keep AFTER DELETE OR UPDATE OF id, escrow_id, line, asset, payee_id, account_id, gross, fee, fee_bps, matures_at, created_at ON earnings
   FOR EACH ROW EXECUTE FUNCTION refuse_change();
-CREATE TRIGGER earnings_keep_final BEFORE UPDATE ON earnings FOR EACH ROW WHEN (OLD.state IN ('PAID','REVERSED','SPLIT')) EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER earnings_keep_final AFTER UPDATE ON earnings FOR EACH ROW WHEN (OLD.state IN ('PAID','REVERSED','SPLIT')) EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER earnings_keep_all BEFORE TRUNCATE ON earnings FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER escrow_lines_keep BEFORE UPDATE OR DELETE ON escrow_lines FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER escrow_lines_keep_all BEFORE TRUNCATE ON escrow_lines FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();

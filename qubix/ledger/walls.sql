@@ -11,9 +11,9 @@ CREATE TRIGGER ledger_network_keep BEFORE UPDATE OR DELETE ON ledger_network FOR
 CREATE TRIGGER ledger_network_keep_all BEFORE TRUNCATE ON ledger_network FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER assets_keep BEFORE UPDATE OR DELETE ON assets FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER assets_keep_all BEFORE TRUNCATE ON assets FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
--- Column-wise and with WHEN, so that the moving columns (posted, held, seq) cost nothing.
-CREATE TRIGGER accounts_keep BEFORE DELETE OR UPDATE OF id, asset, kind, owner_id ON accounts FOR EACH ROW EXECUTE FUNCTION refuse_change();
-CREATE TRIGGER accounts_keep_closed BEFORE UPDATE ON accounts FOR EACH ROW WHEN (OLD.closed) EXECUTE FUNCTION refuse_change();
+-- Column-wise, with WHEN, and AFTER (a BEFORE trigger locks each row once more), so that the moving columns cost nothing.
+CREATE TRIGGER accounts_keep AFTER DELETE OR UPDATE OF id, asset, kind, owner_id ON accounts FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER accounts_keep_closed AFTER UPDATE ON accounts FOR EACH ROW WHEN (OLD.closed) EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER accounts_keep_all BEFORE TRUNCATE ON accounts FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER holds_keep BEFORE DELETE OR UPDATE OF id, account_id, asset, amount, address, created_at ON holds
   FOR EACH ROW EXECUTE FUNCTION refuse_change();
