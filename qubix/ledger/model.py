@@ -174,7 +174,8 @@ FAUCET_AMOUNT_MAX: Final = Qu(10**15)
 
 def make_cursor(created_at: dt.datetime, entry_id: UUID) -> str:
     """An opaque-looking cursor: where the next page starts."""
-    return f"{round(created_at.timestamp() * 1_000_000)}.{entry_id.hex}"
+    micros = (created_at - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
+    return f"{micros}.{entry_id.hex}"
 
 
 def read_cursor(cursor: str) -> tuple[dt.datetime, UUID]:
