@@ -18,6 +18,8 @@ from qubix.sandbox.spec import Limits
 PERIOD_US: Final = 100_000
 OWN_PROCESSES: Final = 2
 """The first process inside is ours, and one may be starting."""
+ABANDONED_S: Final = 60.0
+"""A group without processes is this old before others may remove it: between its making and its first process lie milliseconds."""
 Kind = Literal["cgroup2", "cgroup1", "rlimits"]
 
 
@@ -129,6 +131,18 @@ def create(hierarchy: Hierarchy, name: str, limits: Limits) -> Group:
         Group(hierarchy.kind, tuple(made)).remove()
         raise
     return Group(hierarchy.kind, tuple(made))
+
+
+def sweep(hierarchy: Hierarchy) -> int:
+    """Remove groups of attempts that are long over, of whatever agent: a killed one leaves its own, empty. Returns: how many."""
+    removed = 0
+    for parent in hierarchy.parents.values():
+        for folder in parent.glob("qubix-*"):
+            with contextlib.suppress(OSError):
+                if time.time() - folder.stat().st_mtime > ABANDONED_S:
+                    folder.rmdir()
+                    removed += 1
+    return removed
 
 
 def _settings_2(limits: Limits) -> Mapping[str, Sequence[tuple[str, str]]]:

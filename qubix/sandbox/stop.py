@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from qubix.sandbox import cgroup
 from qubix.sandbox.state import Folder, State
 
 KILL_S: Final = 3.0
@@ -76,6 +77,7 @@ def clean(base: Path) -> Cleaned:
             state.group.remove()
         folder.remove()
         removed += 1
+    cgroup.sweep(cgroup.find())
     return Cleaned(tuple(killed), removed, tuple(stuck))
 
 

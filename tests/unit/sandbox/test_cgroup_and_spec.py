@@ -55,6 +55,16 @@ def test_a_group_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
         cgroup.create(hierarchy, "x", LIMITS)
 
 
+def test_only_old_and_empty_groups_of_ours_are_swept(tmp_path: Path) -> None:
+    for name in ("qubix-old", "qubix-new", "qubix-busy", "another"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "qubix-busy" / "cgroup").mkdir()
+    for name in ("qubix-old", "qubix-busy", "another"):
+        os.utime(tmp_path / name, (1, 1))
+    assert cgroup.sweep(cgroup.Hierarchy("cgroup1", {"pids": tmp_path})) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"qubix-new", "qubix-busy", "another"}
+
+
 def test_kills_for_memory_are_read_in_both_versions(tmp_path: Path) -> None:
     group = cgroup.Group("cgroup2", (tmp_path,))
     assert group.oom_kills() == 0
