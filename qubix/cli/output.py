@@ -102,9 +102,9 @@ def fail(message: str, *, next_step: str = "", code: str = "error", extra: Mappi
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> Table:
-    """A table whose cells are text; the columns named in `right` are figures."""
+    """A table whose cells are text; the columns named in `right` are figures. A nameless second column needs no heading at all."""
     flush_right = set(right)
-    made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, show_header="" not in columns[1:])
     for column in columns:
         made.add_column(column, justify="right" if column in flush_right else "left", overflow="fold")
     for row in rows:

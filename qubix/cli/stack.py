@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -16,21 +15,18 @@ from typing import Final
 
 import httpx
 
-from qubix.bootstrap import open_resources, scope
 from qubix.cli import runfile
+from qubix.cli.migrate import prepare
 from qubix.cli.processes import Running, adopt_orphans, reap, seen
 from qubix.cli.supervise import Child, end_all_below, look_after, make_runtime_dir
 from qubix.fabric.head import Head, start_head
 from qubix.kernel.errors import Unavailable
-from qubix.postgres import migrate
 from qubix.postgres.embedded import EmbeddedServer, free_port
 from qubix.postgres.schema import ROLES
-from qubix.settings import Settings
 
 READY_TIMEOUT_S: Final = 60.0
 NETWORK: Final = "none"
 """Test money only, until a chain is connected."""
-OPERATOR_EMAIL: Final = "operator@qubix.example"
 _INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "SSL_CERT_FILE", "QUBIX_PG_BIN")
 _WATCH_INTERVAL_S: Final = 0.2
 RAY_GRACE_S: Final = 1.0
@@ -143,10 +139,9 @@ class Stack:
         self.run.ports["postgres"] = self._server.port
         self._record()
         self.say("migrations")
-        asyncio.run(migrate.upgrade(self._server.url()))
+        self.operator_key = prepare(self._server.url(), NETWORK)
         for role in ROLES:
             self._server.write_url_file(role, self._url_file(role))
-        self.operator_key = asyncio.run(prepare(self._server.url(), NETWORK))
 
     def _start_ray(self, port: int) -> None:
         self.say("Ray head")
@@ -237,18 +232,3 @@ class Stack:
             found |= {f"ray/{member.pid}": seen(member.pid) for member in self._head.process.members()}
         self.run.processes = {name: process for name, process in found.items() if process is not None}
         runfile.write(self.plan.data_dir, self.run)
-
-
-async def prepare(owner_url: str, network: str) -> str | None:
-    """Write the network at the ledger's birth and make the first operator, each where it is not done yet.
-
-    Returns: the operator's key, to be shown once, or None. Raises: WrongNetwork for a ledger of another network.
-    """
-    resources = open_resources(Settings(), url=owner_url, pool_size=1)
-    try:
-        async with scope(resources) as s:
-            await s.ledger.found(network)
-            made = await s.identity.first_operator(OPERATOR_EMAIL)
-    finally:
-        await resources.close()
-    return None if made is None else made[1].secret
