@@ -31,8 +31,11 @@ JOB: dict[str, Any] = {"kind": "script", "duration_max_s": 60}
 WARM_UP = 3
 
 
-def first_line_s(client: Client, socket: ClientConnection, upload_id: str) -> float:
-    """Run one job. Returns: seconds from its committed funding to its first line at this client."""
+STEPS = ("assigned", "accepted", "running", "printed", "stored", "seen")
+
+
+def first_line_s(client: Client, socket: ClientConnection, upload_id: str) -> dict[str, float]:
+    """Run one job. Returns: seconds from its committed funding to each step; `seen` is its first line at this client."""
     job = client.post("/api/jobs/create", {**JOB, "inputs": [{"name": "main.py", "upload_id": upload_id}]})["job"]
     topic = f"job:{job['id']}"
     socket.send(json.dumps({"t": "subscribe", "topics": [topic]}))
@@ -43,7 +46,15 @@ def first_line_s(client: Client, socket: ClientConnection, upload_id: str) -> fl
             break
     _await_end(client, job["id"])
     socket.send(json.dumps({"t": "unsubscribe", "topics": [topic]}))
-    return seen - dt.datetime.fromisoformat(job["pending_at"]).timestamp()
+    attempt = client.get(f"/api/jobs/{job['id']}")["attempts"][0]
+    line = next(line for line in client.get(f"/api/jobs/{job['id']}/logs")["items"] if line["stream"] == "out")
+    begun = _unix(job["pending_at"])
+    moments = (attempt["created_at"], attempt["accepted_at"], attempt["running_at"], line["node_at"], line["created_at"])
+    return dict(zip(STEPS, [*(_unix(moment) - begun for moment in moments), seen - begun], strict=True))
+
+
+def _unix(moment: str) -> float:
+    return dt.datetime.fromisoformat(moment).timestamp()
 
 
 def _await_end(client: Client, job_id: str) -> None:
@@ -84,7 +95,7 @@ def measure(stack: Platform, jobs: int) -> None:
         upload_id = client.upload(script)["id"]
         ray_jobs = ray_job_client(stack)
         headers = {"Authorization": f"Bearer {key}"}
-        ours: list[float] = []
+        ours: list[dict[str, float]] = []
         rays: list[float] = []
         with connect(f"ws{stack.url[4:]}/api/ws", additional_headers=headers, max_size=None) as socket:
             for _ in range(WARM_UP):
@@ -94,7 +105,8 @@ def measure(stack: Platform, jobs: int) -> None:
                 ours.append(first_line_s(client, socket, upload_id))
                 if n % 2 == 0:
                     rays.append(ray_submit_s(ray_jobs))
-    ours_ms, ray_ms = statistics.median(ours) * 1000, statistics.median(rays) * 1000
+    steps = {step: statistics.median(run[step] for run in ours) * 1000 for step in STEPS}
+    ours_ms, ray_ms = steps["seen"], statistics.median(rays) * 1000
     report(
         "dispatch",
         "first line",
@@ -105,7 +117,8 @@ def measure(stack: Platform, jobs: int) -> None:
         ratio=ray_ms / ours_ms,
         reach=5,
         aim=10,
-        p90_ms=round(sorted(ours)[int(len(ours) * 0.9)] * 1000, 1),
+        p90_ms=round(sorted(run["seen"] for run in ours)[int(len(ours) * 0.9)] * 1000, 1),
+        steps_ms={step: round(value, 1) for step, value in steps.items()},
         jobs=jobs,
         ray_jobs=len(rays),
     )
