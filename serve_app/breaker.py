@@ -38,7 +38,7 @@ class Breaker:
             try:
                 result = await work()
             except QubixError:
-                self._failures = 0
+                self._close()
                 raise
             except Exception as error:
                 if is_passing_conflict(error) and attempt < ATTEMPTS_MAX:
@@ -47,7 +47,7 @@ class Breaker:
                 if is_database_trouble(error):
                     self._count()
                 raise
-            self._failures = 0
+            self._close()
             return result
         raise AssertionError("the last attempt returns or raises")
 
@@ -57,6 +57,10 @@ class Breaker:
             raise Unavailable("The database is not answering.", next_step="Try again shortly.", retry_after_s=round(left, 1))
         if self._failures >= FAILURES_MAX:
             self._open_until = self._clock.monotonic() + OPEN_S
+
+    def _close(self) -> None:
+        """The database answered."""
+        self._failures, self._open_until = 0, 0.0
 
     def _count(self) -> None:
         self._failures += 1
