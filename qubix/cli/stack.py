@@ -20,6 +20,7 @@ from qubix.cli.migrate import prepare
 from qubix.cli.processes import Running, adopt_orphans, reap, seen
 from qubix.cli.supervise import Child, end_all_below, look_after, make_runtime_dir
 from qubix.fabric.head import Head, start_head
+from qubix.fabric.process import temporary_folder
 from qubix.kernel.errors import Unavailable
 from qubix.postgres.embedded import EmbeddedServer, free_port
 from qubix.postgres.schema import ROLES
@@ -173,6 +174,7 @@ class Stack:
         environment = {key: os.environ[key] for key in _INHERITED if key in os.environ}
         environment |= self._settings(self.run.ports["application"]) | self._head.environment
         environment |= {"QUBIX_DATABASE_URL_FILE": str(self._url_file(role)), "QUBIX_LIVE_HUB": "ray", "PYTHONUNBUFFERED": "1"}
+        environment["TMPDIR"] = str(temporary_folder(Path(self.run.runtime_dir)))
         child = Child(name, [sys.executable, *arguments], environment, self.plan.data_dir / "log" / f"{name}.log", ready=ready, once=once)
         child.start()
         self._children.append(child)

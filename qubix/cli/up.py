@@ -77,9 +77,15 @@ def status(data_dir: DataDirOption = None, as_json: JsonFlag = False) -> None:
         return
     health = _health(run.urls.get("application", ""))
     ready = run.state == "ready" and bool(health.get("ready"))
-    rows = [(name, process.pid, "runs" if seen(process.pid) == process else "ended") for name, process in sorted(run.processes.items())]
+    groups: dict[str, list[bool]] = {}
+    for name, process in run.processes.items():
+        groups.setdefault(name.partition("/")[0], []).append(seen(process.pid) == process)
+    rows = [
+        (name, len(running), "runs" if all(running) else "ended" if not any(running) else "in part")
+        for name, running in sorted(groups.items())
+    ]
     _show(out, folder, run, None)
-    out.show(table("Processes", ("process", "pid", "state"), rows, right=("pid",)))
+    out.show(table("Processes", ("part", "processes", "state"), rows, right=("processes",)))
     document = {**_document(folder, run, None), "running": True, "ready": ready, "health": health}
     out.finish(document, then=("qubix doctor", "qubix down"), code=ExitCode.DONE if ready else ExitCode.NOT_FINISHED)
 

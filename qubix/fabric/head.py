@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from qubix.fabric.process import RayProcess, RayStartFailed, free_ports, ray_environment, write_token
+from qubix.fabric.process import RayProcess, RayStartFailed, free_ports, ray_environment, temporary_folder, write_token
 
 FOLDER_LENGTH_MAX = 27
 HEAD_RESOURCE = "qubix_head"
@@ -89,7 +89,8 @@ def start_head(
     gcs = gcs_port or gcs
     proxy = folder / "p"
     proxy.mkdir(mode=0o700, exist_ok=True)
-    environment = ray_environment(token_path, {**_FEATURES, **_proxy_environment(proxy, stats, metrics), **extra_environment})
+    own = {"TMPDIR": str(temporary_folder(folder))}
+    environment = ray_environment(token_path, {**_FEATURES, **own, **_proxy_environment(proxy, stats, metrics), **extra_environment})
     where = HeadAddress(
         f"{host}:{gcs}", f"http://127.0.0.1:{dashboard}", str(token_path), str(folder / "r"), gcs, dashboard, client, stats, metrics
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from qubix.fabric.head import FOLDER_LENGTH_MAX
 from qubix.fabric.labels import NodeLabels, to_text
-from qubix.fabric.process import RayProcess, RayStartFailed, free_ports, ray_environment
+from qubix.fabric.process import RayProcess, RayStartFailed, free_ports, ray_environment, temporary_folder
 from qubix.kernel.errors import Conflict
 
 AGENT_HOME_VARIABLE = "QUBIX_AGENT_HOME"
@@ -127,7 +127,9 @@ def start_node(settings: NodeSettings, timeout_s: float = START_TIMEOUT_S) -> Ra
     ]
     if settings.host is not None:
         arguments.append(f"--node-ip-address={settings.host}")
-    environment = ray_environment(settings.token_path, {AGENT_HOME_VARIABLE: str(settings.agent_home)})
+    environment = ray_environment(
+        settings.token_path, {AGENT_HOME_VARIABLE: str(settings.agent_home), "TMPDIR": str(temporary_folder(folder))}
+    )
     process = RayProcess(arguments, environment=environment, log=log, record=folder / "node.pids")
     deadline = time.monotonic() + timeout_s
     while _STARTED not in log.read_text(errors="replace")[seen:]:

@@ -73,6 +73,13 @@ def ray_environment(token_path: Path, extra: Mapping[str, str] = {}) -> dict[str
     }
 
 
+def temporary_folder(folder: Path) -> Path:
+    """Where the Ray processes of `folder` put what they would leave in the system's temp folder when they are killed."""
+    inner = folder / "t"
+    inner.mkdir(mode=0o700, exist_ok=True)
+    return inner
+
+
 def write_token(path: Path, token: str) -> None:
     """Store the cluster's token in a file that only its owner reads."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

@@ -1,0 +1,131 @@
+"""`qubix up` over one data folder: what lasts, what is restarted, what is left behind (nothing)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qubix.cli import runfile, up
+from qubix.cli.processes import alive, seen
+
+pytestmark = pytest.mark.cluster
+PASSWORD = "a password of many words"
+
+
+class Machine:
+    """The command line as one user of this machine has it. Args: folder, which everything of the test lies below."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data_dir = folder / "platform"
+        self.environment = {**os.environ, "QUBIX_CONFIG": str(folder / "config.json")}
+
+    def qubix(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "qubix.cli.main", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+            env=self.environment,
+        )
+
+    def told(self, *arguments: str) -> dict[str, Any]:
+        """What a command that must succeed says with --json."""
+        answer = self.qubix(*arguments, "--json")
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        document: dict[str, Any] = json.loads(answer.stdout)
+        return document
+
+    def up(self) -> dict[str, Any]:
+        """Start the platform."""
+        return self.told("up", "--detach", "--data-dir", str(self.data_dir), "--port", "0")
+
+    def run(self) -> runfile.RunFile:
+        """What runs."""
+        found = runfile.read(self.data_dir)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    made = Machine(tmp_path)
+    yield made
+    up.stop(made.data_dir)
+
+
+def wait_for(what: str, condition: Any, timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.1)
+
+
+def test_p_a05_started_again_on_the_same_data_everything_is_there(machine: Machine) -> None:
+    first = machine.up()
+    assert first["operator_key"].startswith("qk_")
+    machine.told("signup", "--url", first["urls"]["application"], "--email", "one@example.org", "--password", PASSWORD)
+    machine.told("wallet", "faucet", "12345")
+    before = machine.told("wallet", "history")["items"]
+    ran = machine.run()
+
+    # A second supervisor over the same folder is refused, and harms nothing.
+    second = machine.qubix("up", "--data-dir", str(machine.data_dir), "--port", "0")
+    assert second.returncode == 1
+    assert "already" in second.stderr
+    assert machine.told("status", "--data-dir", str(machine.data_dir))["ready"]
+
+    # A crashed controller and a crashed fabric daemon come back.
+    for name in ("controller", "fabric"):
+        process = machine.run().processes[name]
+        os.kill(process.pid, signal.SIGKILL)
+        wait_for(f"{name} is started again", lambda n=name, p=process: machine.run().processes.get(n) not in (None, p))
+    wait_for("ready again", lambda: machine.qubix("status", "--data-dir", str(machine.data_dir)).returncode == 0)
+
+    # Down leaves nothing: no process, no runtime folder, no run.json.
+    ran = machine.run()
+    assert machine.told("down", "--data-dir", str(machine.data_dir)) == {"stopped": True, "data_dir": str(machine.data_dir)}
+    assert [name for name, process in ran.processes.items() if alive(process)] == []
+    assert not Path(ran.runtime_dir).exists()
+    assert runfile.read(machine.data_dir) is None
+    assert machine.qubix("status", "--data-dir", str(machine.data_dir)).returncode == 100
+
+    # Up again: another port, the same accounts, keys, money; the operator's key is not shown twice.
+    again = machine.up()
+    assert "operator_key" not in again
+    machine.environment["QUBIX_CONFIG"] += ".again"
+    machine.told("login", "--url", again["urls"]["application"], "--email", "one@example.org", "--password", PASSWORD)
+    assert machine.told("wallet", "history")["items"] == before
+    assert machine.told("wallet")["wallets"][0]["available"] == 12345
+    checked = machine.told("doctor", "--data-dir", str(machine.data_dir))["checks"]
+    assert {check["name"]: check["verdict"] for check in checked}["ledger"] == "ok"
+
+    # A supervisor that was killed leaves remains; the next start ends them and comes up.
+    crashed = machine.run()
+    assert crashed.supervisor is not None
+    os.kill(crashed.supervisor.pid, signal.SIGKILL)
+    wait_for("the supervisor is gone", lambda: seen(crashed.supervisor.pid) != crashed.supervisor)
+    machine.up()
+    assert [name for name, process in crashed.processes.items() if alive(process)] == []
+    assert not Path(crashed.runtime_dir).exists()
+
+
+def test_an_owner_that_dies_takes_its_platform_with_it(machine: Machine) -> None:
+    owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    run, _ = up.start_detached(machine.data_dir, owner=owner.pid)
+    assert run.supervisor is not None
+    owner.kill()
+    owner.wait()
+    wait_for("the platform stops", lambda: runfile.read(machine.data_dir) is None)
+    wait_for("its supervisor ends", lambda: not alive(run.supervisor))
+    assert [name for name, process in run.processes.items() if alive(process)] == []
