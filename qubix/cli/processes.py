@@ -76,11 +76,11 @@ def reap(keep: Iterable[int] = ()) -> None:
                 os.waitpid(int(entry), os.WNOHANG)
 
 
-def end(targets: Iterable[Running], *, grace_s: float) -> list[Running]:
-    """SIGTERM, wait up to `grace_s`, SIGKILL. Returns: those that needed the second."""
+def end(targets: Iterable[Running], *, grace_s: float, first: signal.Signals = signal.SIGTERM) -> list[Running]:
+    """The first signal, wait up to `grace_s`, SIGKILL. Returns: those that needed the second."""
     waiting = [target for target in targets if alive(target)]
     for target in waiting:
-        _signal(target, signal.SIGTERM)
+        _signal(target, first)
     waiting = _wait(waiting, grace_s)
     for target in waiting:
         _signal(target, signal.SIGKILL)

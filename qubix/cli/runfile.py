@@ -8,12 +8,15 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from qubix.cli.processes import Running, alive, end
 from qubix.kernel.errors import Conflict
+
+DATABASE_GRACE_S: Final = 30.0
 
 
 def default_data_dir() -> Path:
@@ -90,7 +93,10 @@ def clear_remains(data_dir: Path) -> None:
     run = read(data_dir)
     if run is None or run.live:
         return
+    database = run.processes.pop("postgres", None)
     end(run.processes.values(), grace_s=3.0)
+    if database is not None:
+        end([database], grace_s=DATABASE_GRACE_S, first=signal.SIGINT)  # PostgreSQL's fast shutdown; SIGTERM would wait for its clients
     if run.runtime_dir.startswith("/tmp/qx-"):  # noqa: S108  (the prefix that only our own folders have)
         shutil.rmtree(run.runtime_dir, ignore_errors=True)
     path_of(data_dir).unlink(missing_ok=True)

@@ -232,8 +232,9 @@ class EmbeddedServer:
         pid_file = self._cluster / "postmaster.pid"
         with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
             pid = int(pid_file.read_text().splitlines()[0])
-            name = Path(f"/proc/{pid}/comm")
-            if not name.exists() or name.read_text().strip() != "postgres":
+            status = Path(f"/proc/{pid}/stat")
+            # A zombie that nobody has reaped yet still has a pid, and PostgreSQL would wait for it.
+            if not status.exists() or not status.read_text().startswith(f"{pid} (postgres) ") or ") Z " in status.read_text():
                 pid_file.unlink()
 
     def _wait_until_ready(self, log_path: Path) -> None:
