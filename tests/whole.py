@@ -22,6 +22,7 @@ from qubix.cli import config, runfile
 from qubix.cli.client import Client
 from qubix.cli.supervise import start_and_wait
 from qubix.cli.up import start_detached, stop
+from qubix.identity.model import Scope as Grant
 
 FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 FUNDS = 1_000_000_000
@@ -108,7 +109,7 @@ class Whole:
         httpx.post(f"{self.url}/api/auth/signup", json=who, timeout=20).raise_for_status()
         token = httpx.post(f"{self.url}/api/auth/login", json=who, timeout=20).raise_for_status().json()["access_token"]
         bearer = {"Authorization": f"Bearer {token}"}
-        made = httpx.post(f"{self.url}/api/auth/keys", json={"name": "test"}, headers=bearer, timeout=20).raise_for_status()
+        made = httpx.post(f"{self.url}/api/auth/keys", json={"name": "test", "scopes": [*Grant]}, headers=bearer, timeout=20).raise_for_status()
         self._clients.append(Client(self.url, made.json()["key"]))
         return self._clients[-1]
 

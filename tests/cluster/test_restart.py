@@ -18,17 +18,22 @@ pytestmark = pytest.mark.cluster
 
 
 def everything(client: Client) -> dict[str, Any]:
-    """All that a user can read of what is theirs, without what only tells the time of asking."""
-    jobs = client.get("/api/jobs", limit=100)["items"]
+    """All that a user can read of what is theirs, but for what the controller goes on deciding: why a job waits, and until when."""
+
+    def read(path: str, **query: Any) -> Any:
+        answer = client.get(path, **query)
+        return {name: value for name, value in answer.items() if name != "position"}
+
+    jobs = read("/api/jobs", limit=100)["items"]
     return {
-        "me": client.get("/api/auth/me"),
-        "keys": sorted((key["id"], key["name"], key["created_at"]) for key in client.get("/api/auth/keys", limit=100)["items"]),
-        "uploads": client.get("/api/uploads", limit=100)["items"],
-        "wallets": client.get("/api/wallets/balance")["items"],
-        "transactions": client.get("/api/wallets/transactions", limit=100)["items"],
-        "jobs": [{name: value for name, value in job.items() if name != "unplaceable"} for job in jobs],
-        "timelines": [client.get(f"/api/jobs/{job['id']}/timeline")["items"] for job in jobs],
-        "escrows": [client.get(f"/api/escrows/{job['id']}") for job in jobs],
+        "me": read("/api/auth/me"),
+        "keys": sorted((key["id"], key["name"], key["created_at"]) for key in read("/api/auth/keys")["items"]),
+        "uploads": read("/api/uploads", limit=100)["items"],
+        "wallets": read("/api/wallets/balance"),
+        "transactions": read("/api/wallets/transactions", limit=100)["items"],
+        "jobs": [{name: value for name, value in job.items() if name not in ("unplaceable", "wait_until")} for job in jobs],
+        "timelines": [read(f"/api/jobs/{job['id']}/timeline") for job in jobs],
+        "escrows": [read(f"/api/escrows/{job['id']}") for job in jobs],
     }
 
 
