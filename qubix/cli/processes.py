@@ -78,13 +78,17 @@ def reap(keep: Iterable[int] = ()) -> None:
 
 def end(targets: Iterable[Running], *, grace_s: float, first: signal.Signals = signal.SIGTERM) -> list[Running]:
     """The first signal, wait up to `grace_s`, SIGKILL. Returns: those that needed the second."""
-    waiting = [target for target in targets if alive(target)]
+    wanted = list(targets)
+    waiting = [target for target in wanted if alive(target)]
     for target in waiting:
         _signal(target, first)
     waiting = _wait(waiting, grace_s)
     for target in waiting:
         _signal(target, signal.SIGKILL)
     _wait(waiting, 5.0)
+    for target in wanted:
+        with contextlib.suppress(ChildProcessError):  # only our own children leave us their remains
+            os.waitpid(target.pid, os.WNOHANG)
     return waiting
 
 
