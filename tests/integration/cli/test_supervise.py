@@ -126,5 +126,6 @@ def test_after_a_crash_the_recorded_processes_are_ended(tmp_path: Path) -> None:
     assert process is not None
     runfile.write(tmp_path, runfile.RunFile(Running(left.pid, 1), processes={"controller": process}))
     runfile.clear_remains(tmp_path)
-    assert left.wait(10) != 0
+    assert not alive(process)
+    left.wait(10)
     assert runfile.read(tmp_path) is None
