@@ -260,6 +260,7 @@ class Scope:
         return FramesService(
             FrameStore(self.connection),
             sessions=self.sessions,
+            capacity=self.capacity,
             jobs=JobStore(self.connection),
             providers=self.providers,
             clock=self.clock,

@@ -90,18 +90,12 @@ class Controller:
                 return
 
     async def conclude(self) -> int:
-        """End the attempts that reported their end, and the jobs that end without one. Returns how many ended."""
+        """End the attempts that reported their end. Returns how many ended."""
         ended = 0
         async with self._scope() as s:
             reported = await s.ends.reported()
         for attempt_id in reported:
             ended += await self._end(attempt_id, "concluded", lambda s, one: s.ends.conclude(one))
-        for _ in range(BATCH_MAX):
-            async with self._scope() as s:
-                idle = await s.ends.sweep_idle()
-            if not idle:
-                break
-            ended += idle
         return ended
 
     async def place(self) -> int:
@@ -116,6 +110,11 @@ class Controller:
                     self._tell_assigned(plan.assignments[0], await s.placing.assign(plan.assignments[0]))
         except PlanStale as stale:
             log.info("plan stale", job=str(plan.assignments[0].job_id), reason=stale.message)
+            assigned = 0
+        except sa.exc.DBAPIError as error:
+            if not plan.assignments:
+                raise
+            self._warn_refused(plan.assignments[0], error)
             assigned = 0
         for assignment in plan.assignments if assigned > 1 else ():
             assigned -= not await self._assign(assignment)
@@ -133,40 +132,46 @@ class Controller:
             log.info("plan stale", job=str(assignment.job_id), reason=stale.message)
             return False
         except sa.exc.DBAPIError as error:
-            log.warning("assignment refused", job=str(assignment.job_id), error=str(error.orig)[:300])
+            self._warn_refused(assignment, error)
             return False
         self._tell_assigned(assignment, attempt_id)
         return True
+
+    def _warn_refused(self, assignment: Assignment, error: sa.exc.DBAPIError) -> None:
+        log.warning("assignment refused", job=str(assignment.job_id), error=str(error.orig)[:300])
 
     def _tell_assigned(self, assignment: Assignment, attempt_id: UUID) -> None:
         node = assignment.choice.candidate
         log.info("assigned", job=str(assignment.job_id), attempt=str(attempt_id), node=str(node.node_id), rate=assignment.choice.rate)
 
     async def sweep(self) -> int:
-        """Beat, then end what is overdue. Returns how many attempts ended."""
+        """Beat, then end what is overdue: attempts, and jobs that wait no longer. Returns how many ended."""
         async with self._scope() as s:
             paused_s = await s.ends.beat()
         if paused_s:
             log.warning("the sweeper was away; every lease was extended", seconds=round(paused_s, 1))
         async with self._scope() as s:
             overdue = await s.ends.overdue()
+            idle = await s.ends.idle()
         ended = 0
         for attempt_id in overdue:
             ended += await self._end(attempt_id, "swept", lambda s, one: s.ends.sweep(one))
+        for job_id in idle:
+            ended += await self._end(job_id, "given up", lambda s, one: s.ends.end_idle(one))
         return ended
 
-    async def _end(self, attempt_id: UUID, what: str, act: Callable[[Scope, UUID], Awaitable[bool]]) -> bool:
+    async def _end(self, subject_id: UUID, what: str, act: Callable[[Scope, UUID], Awaitable[bool]]) -> bool:
         """One end in one transaction; one that fails does not stop the others."""
         try:
             async with self._scope() as s:
-                ended = await act(s, attempt_id)
+                ended = await act(s, subject_id)
         except NotLeader:
             raise
-        except (QubixError, sa.exc.DBAPIError) as error:
-            log.error("an end failed and is tried again", attempt=str(attempt_id), error=str(error)[:500])
+        except (QubixError, sa.exc.DBAPIError, asyncpg.PostgresError) as error:  # the last: acts of money go straight to the driver
+            log.error("an end failed and is tried again", subject=str(subject_id), error=str(error)[:500])
             return False
         if ended:
-            log.info(what, attempt=str(attempt_id))
+            log.info(what, subject=str(subject_id))
         return ended
 
     # -- the rest --

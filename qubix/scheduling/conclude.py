@@ -85,17 +85,22 @@ class EndService:
         await self._end(live, verdict, counted=verdict.reason != "not_accepted")
         return True
 
-    async def sweep_idle(self) -> int:
-        """End ONE job without an attempt that was cancelled, or that nothing matched in time. Returns how many: 0 or 1."""
-        for idle in await self._store.idle_ends(most=1):
-            await self._capacity.release(idle.job_id)
-            if idle.cancelled:
-                await self._end_job(idle.job_id, idle.state, JobStep.CANCEL, "cancelled", "cancelled by its owner", None)
-            else:
-                why = (idle.unplaceable or {}).get("message", "no node matched in time")
-                await self._end_job(idle.job_id, idle.state, JobStep.FAIL, "no_match", why, None)
-            return 1
-        return 0
+    async def idle(self, *, most: int = BATCH_MAX) -> list[UUID]:
+        """Jobs without an attempt that may be over; `end_idle` judges each under its lock. Call it after `beat`."""
+        return await self._store.idle(most=most)
+
+    async def end_idle(self, job_id: UUID) -> bool:
+        """End a job without an attempt that was cancelled, or that nothing matched in time. Returns whether it ended now."""
+        idle = await self._store.lock_idle(job_id)
+        if idle is None:
+            return False
+        await self._capacity.release(idle.job_id)
+        if idle.cancelled:
+            await self._end_job(idle.job_id, idle.state, JobStep.CANCEL, "cancelled", "cancelled by its owner", None)
+        else:
+            why = (idle.unplaceable or {}).get("message", "no node matched in time")
+            await self._end_job(idle.job_id, idle.state, JobStep.FAIL, "no_match", why, None)
+        return True
 
     async def beat(self) -> float:
         """The sweeper's own heartbeat; call it before a sweep. Returns the pause that was added to every lease, in seconds."""

@@ -86,13 +86,34 @@ UPDATE jobs SET state = :state, reason = :reason, reason_detail = :detail, ended
     progress = CASE WHEN :state = 'COMPLETED' THEN 100 ELSE progress END WHERE id = :id
 """)
 
-# A waiting job that will not run: cancelled, or nothing matched in time.
-_IDLE_ENDS: Final = sa.text("""
+# A waiting job that will not run: cancelled, or nothing matched in time. However short it waits, placement has looked at it
+# (and said why not) before it is given up; only what placement cannot even plan is given up without that, somewhat later.
+_IDLE: Final = """(state = 'PENDING' AND (cancel_requested_at IS NOT NULL
+        OR wait_until < clock_timestamp() AND (unplaceable IS NOT NULL OR wait_until < clock_timestamp() - interval '30 seconds'))
+    OR state IN ('DRAFT', 'QUOTED', 'AWAITING_FUNDS') AND cancel_requested_at IS NOT NULL)"""
+_IDLE_ENDS: Final = sa.text(f"SELECT id FROM jobs WHERE {_IDLE} ORDER BY id LIMIT :most")  # noqa: S608  (a constant)
+_LOCK_IDLE: Final = sa.text(f"""
 SELECT id, owner_id, state, cancel_requested_at IS NOT NULL AS cancelled, unplaceable FROM jobs
-WHERE state = 'PENDING' AND (cancel_requested_at IS NOT NULL OR wait_until < clock_timestamp())
-   OR state IN ('DRAFT', 'QUOTED', 'AWAITING_FUNDS') AND cancel_requested_at IS NOT NULL
-ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
-""")
+WHERE id = :id AND {_IDLE} FOR UPDATE SKIP LOCKED
+""")  # noqa: S608
+
+# What the sweeper's absence adds to a moment: as long as it was away, and never more than if it were granted anew now.
+_AWAY: Final = (
+    sa.text("""
+UPDATE nodes SET last_status_at = greatest(last_status_at, least(clock_timestamp(), last_status_at + make_interval(secs => :gap_s)))
+WHERE state = 'online'
+"""),
+    sa.text(f"""
+UPDATE attempts SET renewed_at = greatest(renewed_at, least(clock_timestamp(), renewed_at + make_interval(secs => :gap_s))),
+    start_deadline_at = greatest(start_deadline_at, least(start_deadline_at + make_interval(secs => :gap_s),
+                                                          clock_timestamp() + (start_deadline_at - coalesce(accepted_at, created_at))))
+WHERE state IN {_LIVE}
+"""),  # noqa: S608
+    sa.text("""
+UPDATE jobs SET wait_until = greatest(wait_until, least(wait_until + make_interval(secs => :gap_s), clock_timestamp() + make_interval(secs => wait_s)))
+WHERE state = 'PENDING'
+"""),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -138,10 +159,14 @@ class EndStore:
         values = {"ttl_s": rules.lease_ttl_s, "cancel_s": rules.cancel_deadline_s, "grace_s": grace_s, "most": most}
         return [row.id for row in await self._connection.execute(_OVERDUE, values)]
 
-    async def idle_ends(self, *, most: int) -> list[IdleEnd]:
-        """Jobs without an attempt that end now, locked."""
-        rows = await self._connection.execute(_IDLE_ENDS, {"most": most})
-        return [IdleEnd(r.id, r.owner_id, JobState(r.state), r.cancelled, r.unplaceable) for r in rows]
+    async def idle(self, *, most: int) -> list[UUID]:
+        """Jobs without an attempt that may end now."""
+        return [row.id for row in await self._connection.execute(_IDLE_ENDS, {"most": most})]
+
+    async def lock_idle(self, job_id: UUID) -> IdleEnd | None:
+        """Such a job, locked; None when it ends no more, or somebody else has it."""
+        r = (await self._connection.execute(_LOCK_IDLE, {"id": job_id})).one_or_none()
+        return None if r is None else IdleEnd(r.id, r.owner_id, JobState(r.state), r.cancelled, r.unplaceable)
 
     async def end_attempt(self, attempt_id: UUID, **values: Any) -> None:
         """Write the terminal row (the parameters of `_END_ATTEMPT`)."""
@@ -192,7 +217,8 @@ class EndStore:
         await self._connection.execute(sa.text("UPDATE nodes SET generation = generation + 1 WHERE id = :id"), {"id": node_id})
 
     async def beat(self, *, gap_max_s: float) -> float:
-        """Note that the sweeper is alive. A pause longer than `gap_max_s` is added to every lease, deadline and heartbeat.
+        """Note that the sweeper is alive. A pause longer than `gap_max_s` is added to every lease, deadline and heartbeat,
+        none of which then lasts longer than one that begins now.
 
         Returns: the seconds that were added, 0 normally.
         """
@@ -203,16 +229,6 @@ class EndStore:
         )
         if not gap or gap <= gap_max_s:
             return 0.0
-        pause = {"gap_s": float(gap)}
-        await self._connection.execute(
-            sa.text("UPDATE nodes SET last_status_at = last_status_at + make_interval(secs => :gap_s) WHERE state = 'online'"), pause
-        )
-        await self._connection.execute(
-            sa.text(f"""UPDATE attempts SET renewed_at = renewed_at + make_interval(secs => :gap_s),
-                        start_deadline_at = start_deadline_at + make_interval(secs => :gap_s) WHERE state IN {_LIVE}"""),  # noqa: S608
-            pause,
-        )
-        await self._connection.execute(
-            sa.text("UPDATE jobs SET wait_until = wait_until + make_interval(secs => :gap_s) WHERE state = 'PENDING'"), pause
-        )
+        for extend in _AWAY:
+            await self._connection.execute(extend, {"gap_s": float(gap)})
         return float(gap)

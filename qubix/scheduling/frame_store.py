@@ -65,12 +65,18 @@ UPDATE attempts a SET state = 'ACCEPTED', accepted_at = clock_timestamp(), renew
     start_deadline_at = clock_timestamp() + make_interval(secs => :deadline_s + (
         (SELECT coalesce(sum(i.size), 0) FROM job_inputs i WHERE i.job_id = a.job_id)
         + (SELECT coalesce(sum(c.size), 0) FROM checkpoints c WHERE c.attempt_id = a.restore_attempt_id AND c.n = a.resumed_from))::float8 / :bytes_per_s)
-WHERE a.id = :id
+WHERE a.id = :id RETURNING extract(epoch FROM start_deadline_at - accepted_at)::float8
 """)
 
 _FINISHED: Final = sa.text("""
 UPDATE attempts SET reported_at = clock_timestamp(), exit = :exit, exit_code = :exit_code, signal = :signal, reason_detail = :detail,
     agent_ms = :agent_ms, restore_failed = :restore_failed WHERE id = :id AND reported_at IS NULL
+""")
+
+# Whoever knows a hash does not have the bytes: only what this attempt has sent itself counts, not what others stored.
+_BLOB_SIZE: Final = sa.text("""
+UPDATE blobs b SET unreferenced_since = clock_timestamp() FROM attempt_blobs p
+WHERE p.attempt_id = :attempt AND p.sha256 = :sha256 AND b.sha256 = p.sha256 RETURNING b.size
 """)
 
 # Per stream, where the text stops being contiguous from 0.
@@ -236,9 +242,10 @@ class FrameStore:
             row.progress,
         )
 
-    async def accept(self, attempt_id: UUID, *, deadline_s: float, bytes_per_s: int) -> None:
-        """CREATED → ACCEPTED; the attempt must be running before its start deadline."""
-        await self._connection.execute(_ACCEPT, {"id": attempt_id, "deadline_s": deadline_s, "bytes_per_s": float(bytes_per_s)})
+    async def accept(self, attempt_id: UUID, *, deadline_s: float, bytes_per_s: int) -> float:
+        """CREATED → ACCEPTED; the attempt must be running before its start deadline. Returns: in how many seconds that is."""
+        values = {"id": attempt_id, "deadline_s": deadline_s, "bytes_per_s": float(bytes_per_s)}
+        return float(await self._connection.scalar(_ACCEPT, values) or 0)
 
     async def decline(self, attempt_id: UUID, reason: str) -> None:
         """The node cannot start it; the controller ends it."""
@@ -286,11 +293,16 @@ class FrameStore:
             ],
         )
 
-    async def blob_size(self, sha256: str) -> int | None:
-        """The size of stored bytes, their row locked against collection; None when they have not arrived."""
-        size: int | None = await self._connection.scalar(
-            sa.text("UPDATE blobs SET unreferenced_since = clock_timestamp() WHERE sha256 = :sha256 RETURNING size"), {"sha256": sha256}
+    async def add_blob(self, attempt_id: UUID, sha256: str) -> None:
+        """The attempt has sent these bytes; their row is there. A repeat changes nothing."""
+        await self._connection.execute(
+            sa.text("INSERT INTO attempt_blobs (attempt_id, sha256) VALUES (:attempt, :sha256) ON CONFLICT DO NOTHING"),
+            {"attempt": attempt_id, "sha256": sha256},
         )
+
+    async def blob_size(self, attempt_id: UUID, sha256: str) -> int | None:
+        """The size of bytes that the attempt has sent, their row locked against collection; None when it has sent no such bytes."""
+        size: int | None = await self._connection.scalar(_BLOB_SIZE, {"attempt": attempt_id, "sha256": sha256})
         return size
 
     async def add_checkpoint(self, frame: Checkpoint) -> None:
@@ -344,15 +356,11 @@ class FrameStore:
         )
 
     async def stored_bytes(self, attempt_id: UUID) -> int:
-        """How many bytes the attempt has stored as checkpoints and artefacts."""
-        return int(
-            await self._connection.scalar(
-                sa.text("""SELECT (SELECT coalesce(sum(size), 0) FROM artefacts WHERE attempt_id = :id)
-                                + (SELECT coalesce(sum(size), 0) FROM checkpoints WHERE attempt_id = :id)"""),
-                {"id": attempt_id},
-            )
-            or 0
+        """How many bytes the attempt has sent, referred to or not."""
+        statement = sa.text(
+            "SELECT coalesce(sum(b.size), 0) FROM attempt_blobs p JOIN blobs b ON b.sha256 = p.sha256 WHERE p.attempt_id = :id"
         )
+        return int(await self._connection.scalar(statement, {"id": attempt_id}) or 0)
 
     async def input(self, job_id: UUID, name: str) -> WireInput | None:
         """One input of a job."""

@@ -39,9 +39,11 @@ from qubix.kernel.errors import Conflict, Invalid, NotFound
 from qubix.kernel.events import Event, EventType
 from qubix.live.hub import Volatile
 from qubix.scheduling.model import INPUT_BYTES_PER_S, Rules
+from qubix.scheduling.placing import LEASE_SLACK_S
 from qubix.scheduling.sessions import SessionOver
 
 if TYPE_CHECKING:
+    from qubix.capacity.service import CapacityService
     from qubix.jobs.blobs import Blob
     from qubix.jobs.store import JobStore
     from qubix.providers.service import ProvidersService
@@ -71,7 +73,7 @@ class Received:
 class FramesService:
     """Takes frames, and says who may send or fetch which bytes.
 
-    Args: store, jobs and providers over the transaction's connection; sessions; clock, stamps volatile messages; tell, adds
+    Args: store, capacity, jobs and providers over the transaction's connection; sessions; clock, stamps volatile messages; tell, adds
         an event; wake, after the commit.
     """
 
@@ -80,6 +82,7 @@ class FramesService:
         store: FrameStore,
         *,
         sessions: SessionsService,
+        capacity: CapacityService,
         jobs: JobStore,
         providers: ProvidersService,
         clock: Clock,
@@ -89,6 +92,7 @@ class FramesService:
     ) -> None:
         self._store = store
         self._sessions = sessions
+        self._capacity = capacity
         self._jobs = jobs
         self._providers = providers
         self._clock = clock
@@ -161,7 +165,9 @@ class FramesService:
             return [_stop(frame, "it is not wanted any more")]
         if spoken.state is AttemptState.CREATED:
             attempt_after(spoken.state, AttemptStep.ACCEPT)
-            await self._store.accept(spoken.attempt_id, deadline_s=self._rules.run_deadline_s, bytes_per_s=INPUT_BYTES_PER_S)
+            start_s = await self._store.accept(spoken.attempt_id, deadline_s=self._rules.run_deadline_s, bytes_per_s=INPUT_BYTES_PER_S)
+            # Its time to fetch is not part of its time to run, and nobody may lease its devices meanwhile.
+            await self._capacity.extend(spoken.attempt_id, ttl_s=start_s + spoken.limit_ms / 1000 + LEASE_SLACK_S)
         elif spoken.state is not AttemptState.ACCEPTED:
             return [_stop(frame, "it was started already")]
         return [Grant(attempt=frame.attempt, fence=frame.fence, limit_ms=spoken.limit_ms)]
@@ -202,7 +208,7 @@ class FramesService:
     async def _checkpoint(self, spoken: Spoken, frame: Checkpoint) -> list[Down]:
         if spoken.state is not AttemptState.RUNNING:
             return [_stop(frame, "it is not running")]
-        if await self._store.blob_size(frame.sha256) != frame.size:
+        if await self._store.blob_size(spoken.attempt_id, frame.sha256) != frame.size:
             return [Missing(attempt=frame.attempt, keys=(frame.key,))]
         await self._store.add_checkpoint(frame)
         return [Ack(key=frame.key)]
@@ -211,7 +217,7 @@ class FramesService:
         if spoken.state is not AttemptState.RUNNING:
             return [_stop(frame, "it is not running")]
         if _presentable(frame.name):
-            if await self._store.blob_size(frame.sha256) != frame.size:
+            if await self._store.blob_size(spoken.attempt_id, frame.sha256) != frame.size:
                 return [Missing(attempt=frame.attempt, keys=(frame.key,))]
             await self._store.add_artefact(frame, spoken.job_id)
         return [Ack(key=frame.key)]
@@ -308,6 +314,7 @@ class FramesService:
         """Note bytes that the attempt has put into the blob store; its frame may refer to them now. Raises: as put_limit."""
         await self._spoken(token, attempt_id, fence)
         await self._jobs.keep_blob(blob)
+        await self._store.add_blob(attempt_id, blob.sha256)
 
     async def input(self, token: str, attempt_id: UUID, fence: int, name: str) -> InputFile:
         """An input that the attempt may fetch. Raises: Unauthenticated; StaleAttempt; NotFound."""

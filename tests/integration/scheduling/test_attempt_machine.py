@@ -143,7 +143,8 @@ class AttemptMachine(RuleBasedStateMachine):
                     for attempt_id in (await s.ends.overdue())[:1]:
                         await s.ends.sweep(attempt_id)
                 elif which == "idle":
-                    await s.ends.sweep_idle()
+                    for job_id in (await s.ends.idle())[:1]:
+                        await s.ends.end_idle(job_id)
                 else:
                     for assignment in (await s.placing.plan()).assignments[:1]:
                         await s.placing.assign(assignment)
