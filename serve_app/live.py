@@ -20,6 +20,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from qubix.bootstrap import Scope, scope
 from qubix.identity.model import Principal
+from qubix.identity.model import Scope as Grant
 from qubix.kernel.errors import NotFound, QubixError, Unauthenticated
 from qubix.live import hub as live_hub
 from qubix.live.feed import Resync
@@ -222,15 +223,16 @@ class Client:
 async def check_access(s: Scope, topic: Topic, principal: Principal | None) -> None:
     """Whether this user may follow the topic: its news name jobs, so a provider's is the owner's alone.
 
-    Raises: NotFound, also for what is somebody else's.
+    Raises: NotFound, also for what is somebody else's; ScopeMissing for a key that may not read.
     """
-    if topic.subject is None or principal is None or topic.kind in (TopicKind.EARNINGS, TopicKind.WALLET):
+    if topic.subject is None or principal is None:
         return
+    principal.require(Grant.READ)
     match topic.kind:
         case TopicKind.JOB:
             await s.jobs.get(principal.user_id, topic.subject)
         case TopicKind.ESCROW:
-            await s.escrow.get(principal.user_id, topic.subject)
+            await s.escrow.get(topic.subject, principal.user_id)
         case TopicKind.PROVIDER:
             if (await s.providers.provider(topic.subject)).owner_id != principal.user_id:
                 raise NotFound("You are not this provider.", next_step="Follow the marketplace.")

@@ -121,6 +121,15 @@ async def test_past_retention_the_client_is_told_to_take_new_snapshots(served: W
         assert (await hear(socket, "event"))["payload"]["n"] == 6
 
 
+async def test_a_payer_hears_of_the_escrow_from_its_lock_on(served: World) -> None:
+    anna = await served.person("anna", funds=1000)
+    await join(served.resources, price=3600)
+    job = (await anna.http.post("/api/jobs/create", json={"kind": "mnist", "budget": 100})).json()["job"]["id"]
+    async with follow(served, anna) as socket:
+        await socket.send(json.dumps({"t": "subscribe", "topics": [f"escrow:{job}"], "from_position": 0}))
+        assert (await hear(socket, "event"))["payload"]["state"] == "LOCKED"
+
+
 async def test_another_users_topics_are_refused_as_if_they_did_not_exist(served: World) -> None:
     anna, bert = await served.person("anna", funds=1000), await served.person("bert")
     await join(served.resources, price=3600)

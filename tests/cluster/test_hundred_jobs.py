@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import itertools
 import json
 import random
 import threading
@@ -19,13 +20,14 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from qubix.cli.client import Client
 from qubix.kernel.money import Qu, charge
 from tests.whole import FINAL, Consumer, Whole
 
 pytestmark = pytest.mark.cluster
 JOBS = 100
-TOPICS_EACH = 25
-"""Jobs that one of the watching clients follows: a connection may follow 50 topics."""
+TOPICS_EACH = 20
+"""Jobs that one of the watching clients follows, each with its escrow: a connection may follow 50 topics."""
 AT_ONCE = 4
 """Two run, two wait: a wait is then seconds, and the placement of a waiting job is among what is measured."""
 
@@ -52,11 +54,11 @@ class Watched:
 class Watcher:
     """Follows topics for as long as it is open, on a connection that is broken now and then and resumes."""
 
-    def __init__(self, whole: Whole, consumer: Consumer, topics: list[str]) -> None:
+    def __init__(self, whole: Whole, client: Client, topics: list[str]) -> None:
         self.seen = Watched()
         self.gaps_s: list[float] = []
         self._address = "ws" + whole.url.removeprefix("http") + "/api/ws"
-        self._headers = {"Authorization": consumer.client.http.headers["Authorization"]}
+        self._headers = {"Authorization": client.http.headers["Authorization"]}
         self._topics = list(topics)
         self._position: int | None = None
         self._lock = threading.Lock()
@@ -115,7 +117,13 @@ class Runs:
     runs: list[Run]
     seen: Watched
     gaps_s: list[float]
+    metrics: Watched
+    began_at: float
+    """When the watching of metrics began; samples from before are told to whoever subscribes."""
     whole: Whole
+
+    def escrow_events(self, run: Run) -> list[dict[str, Any]]:
+        return [m for _, m in self.seen.messages if m.get("event") == "ESCROW_UPDATE" and m["subject_id"] == run.job["id"]]
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +131,10 @@ def hundred(whole: Whole) -> Runs:
     """Run them; everything below only looks."""
     generator = random.Random(20261122)
     consumer = Consumer(whole)
-    watchers = [Watcher(whole, consumer, ["wallet"]) for _ in range(JOBS // TOPICS_EACH)]
+    provider_id = whole.provider.get("/api/providers/me")["id"]
+    began_at = time.time()
+    metrics = Watcher(whole, whole.provider, [f"provider:{provider_id}"])
+    watchers = [Watcher(whole, consumer.client, ["wallet"]) for _ in range(JOBS // TOPICS_EACH)]
     waiting = [(generator.randint(1, 4), round(generator.uniform(0.05, 0.9), 2), generator.choice([0, 0, 0, 0, 3])) for _ in range(JOBS)]
     under_way: dict[str, tuple[int, float, int]] = {}
     runs: list[Run] = []
@@ -133,6 +144,7 @@ def hundred(whole: Whole) -> Runs:
                 arguments = waiting.pop()
                 job_id = consumer.run(SCRIPT, " ".join(map(str, arguments)), budget=100_000)
                 watchers[len(waiting) // TOPICS_EACH].follow(f"job:{job_id}", 0)
+                watchers[len(waiting) // TOPICS_EACH].follow(f"escrow:{job_id}", 0)
                 under_way[job_id] = arguments
             for job_id in list(under_way):
                 job = consumer.job(job_id)
@@ -145,10 +157,10 @@ def hundred(whole: Whole) -> Runs:
             time.sleep(0.1)
         time.sleep(1.0)
     finally:
-        for watcher in watchers:
+        for watcher in [metrics, *watchers]:
             watcher.close()
     seen = Watched([message for watcher in watchers for message in watcher.seen.messages])
-    return Runs(runs, seen, [gap for watcher in watchers for gap in watcher.gaps_s], whole)
+    return Runs(runs, seen, [gap for watcher in watchers for gap in watcher.gaps_s], metrics.seen, began_at, whole)
 
 
 def at(text: str) -> dt.datetime:
@@ -224,16 +236,53 @@ def test_p_b30_the_settled_amount_is_elapsed_time_times_rate(hundred: Runs) -> N
         assert line["metered_ms"] >= run.arguments[1] * 900
 
 
-def test_p_b18_p_b19_p_b20_each_escrow_was_locked_and_ended_exactly_once(hundred: Runs) -> None:
+def test_p_b18_the_money_of_every_job_was_locked_before_its_first_attempt_and_all_of_it(hundred: Runs) -> None:
     for run in hundred.runs:
-        receipt = run.job["receipt"]
-        assert receipt["held"] == 100_000 == receipt["charged"] + receipt["refunded"]
-        assert receipt["escrow_state"] == ("RELEASED" if run.arguments[2] == 0 else "SPLIT")
+        locked = hundred.escrow_events(run)
+        started = [m for _, m in hundred.seen.messages if m.get("event") == "JOB_STATUS_CHANGED" and m["payload"]["state"] == "ASSIGNED"]
+        first = min(m["position"] for m in started if m["payload"]["job_id"] == run.job["id"])
+        assert run.job["receipt"]["held"] == 100_000
+        assert any(m["position"] < first and m["payload"]["state"] == "LOCKED" for m in locked)
+
+
+def test_p_b19_every_success_released_its_escrow_exactly_once(hundred: Runs) -> None:
+    for run in hundred.runs:
+        if run.arguments[2] == 0:
+            assert run.job["receipt"]["escrow_state"] == "RELEASED"
+            ends = {m["position"] for m in hundred.escrow_events(run) if m["payload"]["state"] not in ("PENDING", "LOCKED")}
+            assert len(ends) == 1
     assert hundred.whole.audit() == []
 
 
-def test_p_a09_p_b24_metrics_of_online_machines_are_fresh_and_stamped_by_both_clocks(hundred: Runs) -> None:
+def test_p_b20_after_every_failure_what_was_not_earned_came_back_exactly_once(hundred: Runs) -> None:
+    for run in hundred.runs:
+        receipt = run.job["receipt"]
+        assert receipt["held"] == receipt["charged"] + receipt["refunded"]
+        if run.arguments[2] != 0:
+            assert receipt["escrow_state"] == "SPLIT"
+            ends = {m["position"] for m in hundred.escrow_events(run) if m["payload"]["state"] not in ("PENDING", "LOCKED")}
+            assert len(ends) == 1
+    assert hundred.whole.audit() == []
+
+
+def test_p_a09_the_metrics_of_an_online_machine_are_never_older_than_60_s(hundred: Runs) -> None:
     for machine in hundred.whole.machines.values():
         node = hundred.whole.provider.get(f"/api/nodes/{machine.node_id}")
         assert node["presence"] == "online"
         assert dt.datetime.now(dt.UTC) - at(node["metrics_at"]) < dt.timedelta(seconds=60)
+
+
+def test_p_b24_metrics_arrive_at_least_every_5_s_while_jobs_run_stamped_by_both_clocks(hundred: Runs) -> None:
+    for machine in hundred.whole.machines.values():
+        samples = [
+            (arrived, m["payload"]["node_at"], m["at"])
+            for arrived, m in hundred.metrics.messages
+            if m.get("event") == "GPU_METRICS_UPDATE" and m["payload"]["node_id"] == machine.node_id and m["at"] > hundred.began_at
+        ]
+        mine = [run.job["attempts"][0] for run in hundred.runs if run.job["attempts"][0]["node_id"] == machine.node_id]
+        busy = [arrived for arrived, _, _ in samples if arrived <= max(at(attempt["ended_at"]).timestamp() for attempt in mine)]
+        assert len(busy) > 10
+        assert max(later - earlier for earlier, later in itertools.pairwise(busy)) < 5
+        for arrived, node_at, server_at in samples:
+            assert abs(arrived - node_at) < 2
+            assert abs(arrived - server_at) < 2
