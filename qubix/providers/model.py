@@ -59,6 +59,9 @@ class Heat(enum.StrEnum):
     """The node is drained."""
 
 
+MOVING: Final = frozenset({Heat.OVER_LIMIT, Heat.CRITICAL})
+"""The heat at which an attempt leaves its device."""
+
 HOT_C: Final = 85.0
 LIMIT_C: Final = 92.0
 CRITICAL_C: Final = 100.0

@@ -93,7 +93,9 @@ class ProvidersService:
         token = await self._store.lock_token(_hash(request.token))
         if token is None:
             raise model.TokenRefused("This join token does not exist.", next_step="Make a new one: qubix provider join.")
-        repeat = token.used_at is not None and token.worker_id == request.worker_id and bytes(token.public_key) == key
+        same = token.used_at is not None and token.worker_id == request.worker_id and bytes(token.public_key) == key
+        # Whoever took the node off the market meant it: its old token does not bring it back.
+        repeat = same and token.state != NodeState.LEFT
         if not repeat and token.used_at is not None:
             raise model.TokenRefused("This join token was used already.", next_step="Make a new one: qubix provider join.")
         if not repeat and token.expired:
@@ -209,6 +211,11 @@ class ProvidersService:
             raise NotFound("There is no such node.", next_step="List your nodes: qubix provider status.")
         return (await self._nodes([row]))[0]
 
+    async def own_node(self, user_id: UserId, node_id: UUID) -> Node:
+        """The user's node. Raises: NotFound, also for somebody else's."""
+        await self._owned(user_id, node_id)
+        return await self.node(node_id)
+
     async def reputation(self, provider_id: UUID) -> Reputation:
         """A provider's reputation, counted again from its attempts."""
         return Reputation(*await self._store.recount_reputation(provider_id))
@@ -235,8 +242,8 @@ class ProvidersService:
     async def record_sample(self, node_id: UUID, sample: NodeSample) -> Heat:
         """Store a measurement; the node's metrics are fresh from now on.
 
-        Overheating devices get no new work; a critical one drains its node.
-        Returns: the worst heat among the devices of the sample: from OVER_LIMIT on, running attempts should move.
+        Overheating devices get no new work; from OVER_LIMIT on their attempts are no longer desired there (they checkpoint and
+        move); a critical one drains its node. Returns: the worst heat among the devices of the sample.
         """
         worst = Heat.NORMAL
         order = list(Heat)
@@ -246,6 +253,9 @@ class ProvidersService:
             worst = max(worst, now, key=order.index)
             if now is not before:
                 await self._store.set_heat(row.id, now.value, overheating=now is not Heat.NORMAL)
+                if (now in model.MOVING) is not (before in model.MOVING):
+                    await self._store.bump_generation(node_id)
+                    self._wake("nodes", str(node_id))
         if worst is Heat.CRITICAL:
             await self._store.set_node(node_id, draining=True)
         return worst

@@ -36,7 +36,8 @@ UPDATE attempts a SET renewed_at = clock_timestamp() FROM unnest(cast(:ids AS uu
 WHERE a.id = s.id AND a.fence = s.fence AND a.node_id = :node AND a.state IN {_LIVE} RETURNING a.id
 """)  # noqa: S608  (a constant)
 
-# One statement, so generation and attempts are of one moment. What was cancelled or has reported its end is not desired.
+# One statement, so generation and attempts are of one moment. What was cancelled, has reported its end, or runs on a device
+# that is too hot, is not desired.
 _DESIRED: Final = sa.text(f"""
 SELECT n.session, n.generation, a.id, a.fence, a.device_uuids, a.limit_ms, j.kind, j.params, j.needs, j.limits, j.progress, c.n, c.sha256, c.size,
        (SELECT coalesce(jsonb_agg(jsonb_build_object('name', i.name, 'sha256', i.sha256, 'size', i.size) ORDER BY i.name), '[]')
@@ -44,6 +45,7 @@ SELECT n.session, n.generation, a.id, a.fence, a.device_uuids, a.limit_ms, j.kin
 FROM nodes n
 LEFT JOIN (attempts a JOIN jobs j ON j.id = a.job_id)
   ON a.node_id = n.id AND a.state IN {_LIVE} AND a.reported_at IS NULL AND j.cancel_requested_at IS NULL AND a.fence = j.fence
+  AND NOT EXISTS (SELECT FROM devices d WHERE d.node_id = a.node_id AND d.uuid = ANY (a.device_uuids) AND d.heat IN ('over_limit', 'critical'))
 LEFT JOIN checkpoints c ON c.attempt_id = a.restore_attempt_id AND c.n = a.resumed_from
 WHERE n.id = :node ORDER BY a.id
 """)  # noqa: S608
@@ -103,9 +105,10 @@ class NodeRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NodeTopics:
-    """Who hears of a node's devices. Args: jobs, by device UUID."""
+    """Who hears of a node's devices. Args: devices, the UUIDs that are the node's; jobs, by device UUID."""
 
     provider_id: UUID
+    devices: frozenset[str]
     jobs: dict[str, list[UUID]]
 
 
@@ -199,7 +202,8 @@ class FrameStore:
         """Who is told of the node's measurements: its provider, and per device the jobs that run on it."""
         rows = (
             await self._connection.execute(
-                sa.text(f"""SELECT n.provider_id, a.job_id, a.device_uuids FROM nodes n
+                sa.text(f"""SELECT n.provider_id, a.job_id, a.device_uuids,
+                                   ARRAY(SELECT d.uuid FROM devices d WHERE d.node_id = n.id AND d.gone_at IS NULL) AS devices FROM nodes n
                             LEFT JOIN attempts a ON a.node_id = n.id AND a.state IN {_LIVE} WHERE n.id = :id"""),  # noqa: S608
                 {"id": node_id},
             )
@@ -208,7 +212,7 @@ class FrameStore:
         for row in rows:
             for device in row.device_uuids or ():
                 jobs.setdefault(device, []).append(row.job_id)
-        return NodeTopics(rows[0].provider_id if rows else node_id, jobs)
+        return NodeTopics(rows[0].provider_id, frozenset(rows[0].devices), jobs) if rows else NodeTopics(node_id, frozenset(), jobs)
 
     # -- frames --
 
