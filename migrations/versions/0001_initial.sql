@@ -599,6 +599,8 @@ BEGIN
     RETURN CASE WHEN known.to_payee IS NOT DISTINCT FROM p_to_payee AND known.arbiter_id = p_arbiter THEN 1 ELSE -1 END;
   END IF;
   IF e.state <> 'DISPUTED' AND NOT EXISTS (SELECT 1 FROM earnings WHERE escrow_id = p_escrow AND state = 'FROZEN') THEN RETURN -4; END IF;
+  -- While the job still runs nobody can tell who its payees will be, so an arbiter could judge their own case.
+  IF e.state = 'DISPUTED' AND e.proposal IS NULL THEN RETURN -4; END IF;
   IF p_to_payee < 0 OR p_to_payee > (CASE e.state WHEN 'DISPUTED' THEN e.funded ELSE e.paid END) OR coalesce(btrim(p_reason), '') = '' THEN RETURN -5; END IF;
   INSERT INTO rulings (escrow_id, arbiter_id, to_payee, reason) VALUES (p_escrow, p_arbiter, p_to_payee, p_reason);
   RETURN 0;
@@ -780,6 +782,10 @@ CREATE TABLE public.assets (
     id smallint NOT NULL,
     code text NOT NULL,
     decimals smallint NOT NULL
+);
+CREATE TABLE public.attempt_blobs (
+    attempt_id uuid NOT NULL,
+    sha256 text NOT NULL
 );
 CREATE TABLE public.attempts (
     id uuid NOT NULL,
@@ -1502,6 +1508,8 @@ ALTER TABLE ONLY public.assets
     ADD CONSTRAINT assets_code_key UNIQUE (code);
 ALTER TABLE ONLY public.assets
     ADD CONSTRAINT assets_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.attempt_blobs
+    ADD CONSTRAINT attempt_blobs_pkey PRIMARY KEY (attempt_id, sha256);
 ALTER TABLE ONLY public.attempts
     ADD CONSTRAINT attempts_job_id_fence_key UNIQUE (job_id, fence);
 ALTER TABLE ONLY public.attempts
@@ -1602,6 +1610,7 @@ CREATE UNIQUE INDEX accounts_wallet_key ON public.accounts USING btree (owner_id
 CREATE INDEX api_keys_user_id_idx ON public.api_keys USING btree (user_id);
 CREATE INDEX artefacts_job_idx ON public.artefacts USING btree (job_id);
 CREATE INDEX artefacts_sha256_idx ON public.artefacts USING btree (sha256);
+CREATE INDEX attempt_blobs_sha256_idx ON public.attempt_blobs USING btree (sha256);
 CREATE INDEX attempts_node_idx ON public.attempts USING btree (node_id, ended_at);
 CREATE INDEX attempts_node_live_idx ON public.attempts USING btree (node_id) WHERE (state = ANY (ARRAY['CREATED'::text, 'ACCEPTED'::text, 'RUNNING'::text]));
 CREATE UNIQUE INDEX attempts_one_live_key ON public.attempts USING btree (job_id) WHERE (state = ANY (ARRAY['CREATED'::text, 'ACCEPTED'::text, 'RUNNING'::text]));
@@ -1696,6 +1705,10 @@ ALTER TABLE ONLY public.artefacts
     ADD CONSTRAINT artefacts_job_id_fkey FOREIGN KEY (job_id) REFERENCES public.jobs(id);
 ALTER TABLE ONLY public.artefacts
     ADD CONSTRAINT artefacts_sha256_fkey FOREIGN KEY (sha256) REFERENCES public.blobs(sha256);
+ALTER TABLE ONLY public.attempt_blobs
+    ADD CONSTRAINT attempt_blobs_attempt_id_fkey FOREIGN KEY (attempt_id) REFERENCES public.attempts(id);
+ALTER TABLE ONLY public.attempt_blobs
+    ADD CONSTRAINT attempt_blobs_sha256_fkey FOREIGN KEY (sha256) REFERENCES public.blobs(sha256) ON DELETE CASCADE;
 ALTER TABLE ONLY public.attempts
     ADD CONSTRAINT attempts_job_id_fkey FOREIGN KEY (job_id) REFERENCES public.jobs(id);
 ALTER TABLE ONLY public.attempts
@@ -1874,6 +1887,7 @@ GRANT SELECT ON TABLE public.assets TO qubix_web;
 GRANT SELECT ON TABLE public.assets TO qubix_controller;
 GRANT SELECT ON TABLE public.assets TO qubix_treasury;
 GRANT SELECT ON TABLE public.assets TO qubix_signer;
+GRANT SELECT,INSERT ON TABLE public.attempt_blobs TO qubix_web;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.attempts TO qubix_web;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.attempts TO qubix_controller;
 GRANT SELECT ON TABLE public.attempts TO qubix_fabric;

@@ -178,6 +178,8 @@ BEGIN
     RETURN CASE WHEN known.to_payee IS NOT DISTINCT FROM p_to_payee AND known.arbiter_id = p_arbiter THEN 1 ELSE -1 END;
   END IF;
   IF e.state <> 'DISPUTED' AND NOT EXISTS (SELECT 1 FROM earnings WHERE escrow_id = p_escrow AND state = 'FROZEN') THEN RETURN -4; END IF;
+  -- While the job still runs nobody can tell who its payees will be, so an arbiter could judge their own case.
+  IF e.state = 'DISPUTED' AND e.proposal IS NULL THEN RETURN -4; END IF;
   IF p_to_payee < 0 OR p_to_payee > (CASE e.state WHEN 'DISPUTED' THEN e.funded ELSE e.paid END) OR coalesce(btrim(p_reason), '') = '' THEN RETURN -5; END IF;
   INSERT INTO rulings (escrow_id, arbiter_id, to_payee, reason) VALUES (p_escrow, p_arbiter, p_to_payee, p_reason);
   RETURN 0;

@@ -88,8 +88,8 @@ class EscrowService:
     async def rule(self, escrow_id: UUID, arbiter_id: UUID, to_payee: Qu | None, reason: str) -> Escrow:
         """An arbiter decides how much of what was metered the payees get (None: all of it); the controller carries it out.
 
-        Raises: NotFound unless the user is an arbiter and no party; WrongState when nothing is disputed; Invalid for an
-        amount outside the escrow, or no reason; OtherContent when it was ruled otherwise.
+        Raises: NotFound unless the user is an arbiter and no party; WrongState when nothing is disputed, or the
+        job still runs (its payees are not known yet); Invalid for an amount outside the escrow, or no reason; OtherContent when it was ruled otherwise.
         """
         return await self._changed(escrow_id, await self._store.rule(escrow_id, arbiter_id, to_payee, reason))
 

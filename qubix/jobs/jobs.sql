@@ -44,5 +44,6 @@ REVOKE ALL ON FUNCTION attempt_is_funded() FROM PUBLIC;
 CREATE TRIGGER attempt_is_funded BEFORE INSERT ON attempts FOR EACH ROW EXECUTE FUNCTION attempt_is_funded();
 
 GRANT SELECT, INSERT, UPDATE ON jobs, attempts, checkpoints, artefacts, job_inputs, log_chunks, blobs TO qubix_web, qubix_controller;
+GRANT SELECT, INSERT ON attempt_blobs TO qubix_web;
 GRANT DELETE ON blobs, log_chunks TO qubix_controller;
 GRANT SELECT ON jobs, attempts TO qubix_fabric;

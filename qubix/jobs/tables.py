@@ -157,6 +157,16 @@ artefacts = sa.Table(
     sa.Index("artefacts_sha256_idx", "sha256"),
 )
 
+attempt_blobs = sa.Table(
+    "attempt_blobs",
+    metadata,
+    _uuid("attempt_id", sa.ForeignKey("attempts.id")),
+    sa.Column("sha256", sa.Text, sa.ForeignKey("blobs.sha256", ondelete="CASCADE"), nullable=False),
+    sa.PrimaryKeyConstraint("attempt_id", "sha256"),
+    sa.Index("attempt_blobs_sha256_idx", "sha256"),
+)
+"""Which bytes an attempt has itself sent: a frame may refer to no others, however well their hash is known."""
+
 job_inputs = sa.Table(
     "job_inputs",
     metadata,

@@ -195,6 +195,8 @@ class Money:
         disputed = e.state is EscrowState.DISPUTED
         if not disputed and not any(g.state is EarningState.FROZEN for g in e.earnings.values()):
             return Code.WRONG_STATE
+        if disputed and e.digest is None:
+            return Code.WRONG_STATE
         if to_payee is not None and not 0 <= to_payee <= (e.funded if disputed else e.paid):
             return Code.OUT_OF_RANGE
         e.ruled = (arbiter, to_payee)

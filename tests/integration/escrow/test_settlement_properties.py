@@ -176,6 +176,8 @@ def test_nobody_judges_their_own_case(desk: Desk) -> None:
     assert desk.value(WEB, "SELECT dispute($1, $2, 'no')", running, payer) == 0
     assert desk.value(WEB, "SELECT dispute($1, $2, 'no')", settled, payer) == 0
     assert desk.value(WEB, "SELECT dispute($1, $2, 'no')", settled, payee) == Code.UNKNOWN
+    # Before the job ends nobody knows that the payee is one.
+    assert {desk.value(WEB, rule, running, judge) for judge in (payee, other)} == {Code.WRONG_STATE}
     assert desk.settle(running, "COMPLETED", [("a", payee, 50)]) is Code.WAITING
     for escrow in (settled, running):
         assert desk.value(WEB, rule, escrow, payer) == Code.NOT_ALLOWED
