@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from rich.text import Text
 
 from qubix.cli import checks, runfile
 from qubix.cli.checks import Check, Verdict
 from qubix.cli.output import ExitCode, JsonFlag, Output, table
 
-_MARKS: Final = {Verdict.OK: "[green]ok[/green]", Verdict.NOTE: "[yellow]note[/yellow]", Verdict.FAIL: "[red]fail[/red]"}
+_MARKS: Final = {Verdict.OK: Text("ok", "green"), Verdict.NOTE: Text("note", "yellow"), Verdict.FAIL: Text("fail", "red")}
 
 
 def register(app: typer.Typer) -> None:

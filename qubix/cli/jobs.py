@@ -7,12 +7,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
 from qubix.cli.client import Client, connect
 from qubix.cli.follow import FINAL, follow
-from qubix.cli.output import JsonFlag, Output, YesFlag, ago, amount, job_code, table
+from qubix.cli.output import JsonFlag, Output, YesFlag, ago, amount, job_code, table, tame
 from qubix.cli.quantities import spoken
 from qubix.kernel.errors import Conflict, NotFound
 
@@ -121,7 +122,7 @@ def fetch(client: Client, job_id: str, item: Mapping[str, Any], folder: Path) ->
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     partial = target.with_name(target.name + ".part")
-    with client.download(f"/api/jobs/{job_id}/artefacts/{item['name']}") as chunks, partial.open("wb") as file:
+    with client.download(f"/api/jobs/{job_id}/artefacts/{quote(item['name'])}") as chunks, partial.open("wb") as file:
         for chunk in chunks:
             digest.update(chunk)
             file.write(chunk)
@@ -145,9 +146,9 @@ def log_lines(client: Client, job_id: str) -> list[Mapping[str, Any]]:
 
 
 def write_line(out: Output, line: Mapping[str, Any]) -> None:
-    """Print a piece of a log as it is."""
+    """Print a piece of a log: as it is into a file or a pipe, tamed on a terminal."""
     if not out.as_json:
-        sys.stdout.write(line["text"])
+        sys.stdout.write(tame(line["text"]) if sys.stdout.isatty() else line["text"])
         sys.stdout.flush()
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document.")]
 YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -31,6 +34,7 @@ class ExitCode(enum.IntEnum):
 
 PIPE_WIDTH: Final = 200
 """Columns of a table that no terminal bounds."""
+_CONTROLS: Final = re.compile(r"\x1b\[[0-9;]*m|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _JOB_CODES: Final[Mapping[str, ExitCode]] = {
     "COMPLETED": ExitCode.DONE,
     "FAILED": ExitCode.FAILED,
@@ -96,20 +100,35 @@ def fail(message: str, *, next_step: str = "", code: str = "error", extra: Mappi
         sys.stdout.write(json.dumps({"error": problem}, default=str) + "\n")
         return
     terminal = Console(stderr=True, highlight=False)
-    terminal.print(f"[bold red]error:[/bold red] {_plain(message)}", soft_wrap=True)
+    terminal.print(f"[bold red]error:[/bold red] {plain(message)}", soft_wrap=True)
     if next_step:
-        terminal.print(f"[dim]what to do:[/dim] {_plain(next_step)}", soft_wrap=True)
+        terminal.print(f"[dim]what to do:[/dim] {plain(next_step)}", soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> Table:
-    """A table whose cells are text; the columns named in `right` are figures. A nameless second column needs no heading at all."""
+    """A table whose cells are text, never markup: names come from strangers. The columns named in `right` are figures.
+
+    A nameless second column needs no heading at all.
+    """
     flush_right = set(right)
-    made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, show_header="" not in columns[1:])
+    made = Table(
+        title=Text(tame(title)), title_justify="left", header_style="bold", box=None, pad_edge=False, show_header="" not in columns[1:]
+    )
     for column in columns:
         made.add_column(column, justify="right" if column in flush_right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, str) else _cell(cell) for cell in row))
+        made.add_row(*(cell if isinstance(cell, Text) else Text(tame(_cell(cell))) for cell in row))
     return made
+
+
+def tame(text: str) -> str:
+    """Text from elsewhere, for a terminal: its colours stay, what moves the cursor or types in the reader's name does not."""
+    return _CONTROLS.sub(lambda found: found[0] if len(found[0]) > 1 else "\ufffd", text)
+
+
+def plain(text: str) -> str:
+    """Text from elsewhere, for where rich reads markup."""
+    return escape(tame(text))
 
 
 def amount(value: int | None) -> str:
@@ -135,8 +154,3 @@ def ago(moment: str | None) -> str:
 
 def _cell(value: Any) -> str:
     return "-" if value is None else str(value)
-
-
-def _plain(text: str) -> str:
-    """Text that rich must not read as markup."""
-    return text.replace("[", "\\[")

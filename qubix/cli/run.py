@@ -19,7 +19,7 @@ from qubix.cli.client import Client, connect
 from qubix.cli.follow import follow
 from qubix.cli.jobs import attempts_table, receipt_table
 from qubix.cli.offers import offer_table
-from qubix.cli.output import JsonFlag, Output, YesFlag, amount, job_code, table
+from qubix.cli.output import JsonFlag, Output, YesFlag, amount, job_code, plain, table, tame
 from qubix.cli.quantities import duration_s, pairs, size_bytes, spoken
 from qubix.kernel.errors import Invalid
 
@@ -190,10 +190,10 @@ def stream(
 
         def changed(job: Mapping[str, Any]) -> None:
             if bar is not None and task is not None:
-                bar.update(task, completed=job.get("progress") or 0, description=f"{job['state']} {job.get('operation') or ''}")
+                bar.update(task, completed=job.get("progress") or 0, description=tame(f"{job['state']} {job.get('operation') or ''}"))
             elif (job["state"], job.get("operation")) != (seen["state"], seen["operation"]):
                 seen.update(state=job["state"], operation=job.get("operation") or "")
-                out.note(f"{job['state']} {job.get('progress') or 0:.0f} % {job.get('operation') or ''}")
+                out.note(plain(f"{job['state']} {job.get('progress') or 0:.0f} % {job.get('operation') or ''}"))
             on_change(job)
 
         return follow(client, job_id, on_line=lambda line: write(line["text"]), on_change=changed)
@@ -207,9 +207,13 @@ def _progress(out: Output) -> Iterator[tuple[Progress | None, Any]]:
         yield None, sys.stdout.write
     else:
         with Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeElapsedColumn(), console=out.terminal
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.percentage:.0f} %"),
+            TimeElapsedColumn(),
+            console=out.terminal,
         ) as bar:
-            yield bar, lambda text: bar.console.print(text.rstrip("\n"), markup=False, highlight=False)
+            yield bar, lambda text: bar.console.print(tame(text).rstrip("\n"), markup=False, highlight=False)
 
 
 def _present(**members: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from qubix.cli.main import app
-from qubix.cli.output import ExitCode, Output, ago, amount, fail, job_code
+from qubix.cli.output import ExitCode, Output, ago, amount, fail, job_code, plain, table, tame
 
 
 def test_the_exit_codes_are_those_that_scripts_rely_on() -> None:
@@ -61,6 +61,22 @@ def test_an_error_as_json_carries_its_code_and_its_figures(capsys: pytest.Captur
     assert json.loads(capsys.readouterr().out) == {
         "error": {"code": "insufficient_funds", "detail": "short", "next_step": "n", "missing": 5}
     }
+
+
+def test_a_strangers_name_is_neither_markup_nor_a_command_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "[/red] [link=http://evil]x[/link] \x1b]0;title\x07 \x9b2J"
+    out = Output(as_json=False)
+    out.show(table(hostile, ("provider",), [(hostile,)]))
+    out.note(plain("\\" + hostile))
+    said = capsys.readouterr()
+    for text in (said.out, said.err):
+        assert "[/red] [link=http://evil]x[/link]" in text
+        assert not {"\x1b", "\x07", "\x9b"} & set(text)
+
+
+def test_a_log_keeps_its_colours_and_lines_and_loses_what_drives_the_terminal() -> None:
+    assert tame("\x1b[31mred\x1b[0m\ttab\r\n") == "\x1b[31mred\x1b[0m\ttab\r\n"
+    assert tame("a\x1b[2Jb\x1b]52;c;ZWNobw==\x07") == "a\ufffd[2Jb\ufffd]52;c;ZWNobw==\ufffd"
 
 
 def test_amounts_are_grouped_whole_units() -> None:
