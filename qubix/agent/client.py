@@ -319,6 +319,7 @@ class AgentClient:
 
     async def _tick_forever(self) -> None:
         while True:
+            self._state.reporting(frozenset((j.attempt, j.fence) for j in self._spool if j.finished and not j.stuck))
             self._perform(self._state.tick(self._monotonic()))
             if self._link is not None:
                 self._link.resend_overdue()

@@ -67,6 +67,7 @@ class Link:
             self._in_flight.pop(key, None)
             if not journal.want(key):
                 log.error("%s is missing at the web layer and not here either", key)
+                journal.stuck = True
         last = f"{attempt}/finished"
         # Left in flight until the resend time where nothing can be sent first, so that the two sides do not spin.
         if any(journal.want(key) for key in keys):

@@ -33,9 +33,9 @@ HEARTBEAT_S: Final = 30.0
 
 
 class Frame(BaseModel):
-    """Base of all frames: closed to unknown members, immutable."""
+    """Base of all frames: closed to unknown members, immutable. JSON has no NaN, and a browser reads none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Device(Frame):
@@ -50,7 +50,7 @@ class Device(Frame):
 class DeviceSample(Frame):
     """One measurement of one device; None where the source cannot tell."""
 
-    uuid: str
+    uuid: str = Field(max_length=100)
     utilisation_pct: float | None = None
     memory_used_bytes: int | None = None
     temperature_c: float | None = None
@@ -63,7 +63,7 @@ class NodeSample(Frame):
     node_at: float
     cpu_pct: float
     ram_used_bytes: int
-    devices: tuple[DeviceSample, ...] = ()
+    devices: tuple[DeviceSample, ...] = Field((), max_length=64)
 
 
 class NodeFacts(Frame):
@@ -244,7 +244,7 @@ class Hello(Frame):
 
 
 class AliveAttempt(Frame):
-    """An attempt that the node still holds a process or a device lock for."""
+    """An attempt that the node still holds a process or a device lock for, or whose results are still on their way."""
 
     id: UUID
     fence: int

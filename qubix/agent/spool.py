@@ -52,6 +52,7 @@ class Journal:
         self.folder, self.attempt, self.fence = folder, attempt, fence
         self.manifest = Manifest()
         self.finished = False
+        self.stuck = False  # the web layer wants what is not here: its end can never be reported
         self.refused: set[str] = set()
         self.size_bytes = 0
         self._where: dict[str, tuple[int, int]] = {}

@@ -128,6 +128,7 @@ class NodeState:
         self._seq = 0
         self._slots: dict[Key, Slot] = {}
         self._over: dict[Key, None] = {}
+        self._reporting: frozenset[Key] = frozenset()
         self._status_due = False
         self._status_at = now
         self._heard_at = now
@@ -135,19 +136,23 @@ class NodeState:
     # -- questions ----------------------------------------------------------------------------------------------------
 
     def alive(self) -> tuple[AliveAttempt, ...]:
-        """The attempts that have, or may get at any moment, a process or a device here."""
-        return tuple(
-            AliveAttempt(id=i, fence=f) for (i, f), slot in self._slots.items() if slot.phase not in (Phase.WAITING, Phase.CHECKING)
-        )
+        """The attempts that have, or may get at any moment, a process or a device here, and those whose end is still being reported."""
+        here = [key for key, slot in self._slots.items() if slot.phase not in (Phase.WAITING, Phase.CHECKING)]
+        return tuple(AliveAttempt(id=i, fence=f) for i, f in [*here, *sorted(self._reporting - set(here))])
 
     def busy(self) -> bool:
-        """Whether something runs or is about to."""
-        return bool(self._slots)
+        """Whether something runs, is about to, or is still being reported."""
+        return bool(self._slots or self._reporting)
 
     def phase(self, attempt: UUID, fence: int) -> Phase | None:
         """Where an attempt stands; None: not here."""
         slot = self._slots.get((attempt, fence))
         return slot.phase if slot else None
+
+    def reporting(self, attempts: frozenset[Key]) -> None:
+        """The attempts that have ended here and whose results are on their way: their leases are renewed until all has arrived."""
+        self._status_due = self._status_due or attempts != self._reporting
+        self._reporting = attempts
 
     def remember(self, attempt: UUID, fence: int) -> None:
         """An attempt that an earlier life of this agent started: it is over."""

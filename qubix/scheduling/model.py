@@ -15,7 +15,7 @@ from qubix.scheduling.faults import Ending, Verdict
 DECLINED: Final = "declined"
 """Stored in place of an Exit when the agent declined the attempt before its start."""
 INPUT_BYTES_PER_S: Final = 1_000_000
-"""The slowest link that the start deadline allows for when inputs are fetched."""
+"""The slowest link that deadlines allow for, when inputs are fetched and when results are sent."""
 LIMIT_MS_MIN: Final = 1000
 """What is left of a budget must pay for at least this long, or no attempt starts."""
 LIMIT_GRACE_S: Final = 30.0
@@ -49,7 +49,7 @@ class Live:
     """An attempt and its job, read under the locks of node, job and attempt; times by the database's clock.
 
     Args: now, that clock; counted, this job's attempts that count as tries, this one included; declines, those that do
-        not.
+        not; upload_s, how long its results may take over a slow link.
     """
 
     attempt_id: UUID
@@ -82,6 +82,7 @@ class Live:
     reason_detail: str | None
     restore_failed: bool
     same_signal_elsewhere: bool
+    upload_s: float = 0.0
 
     @property
     def is_live(self) -> bool:
@@ -127,7 +128,7 @@ def overdue(live: Live, rules: Rules) -> Verdict | None:
         if live.start_deadline_at is not None and live.now > live.start_deadline_at:
             return _lost("not_started", "it was accepted but did not start in time")
         return None
-    if live.running_at is not None and _past(live, live.running_at, live.limit_ms / 1000 + LIMIT_GRACE_S):
+    if live.running_at is not None and _past(live, live.running_at, live.limit_ms / 1000 + LIMIT_GRACE_S + live.upload_s):
         return Verdict(AttemptStep.FAIL, Fault.CONSUMER, "time_limit", "the run reached the time or the money that the job allows", False)
     return None
 

@@ -59,6 +59,10 @@ class FakeRunner:
     async def warm(self) -> None:
         self.warmed += 1
 
+    def busy(self) -> bool:
+        """Whether an attempt runs."""
+        return bool(self._stops)
+
     def kill(self, attempt: UUID) -> None:
         """The process that runs the attempt dies."""
         self._deaths[attempt].set()

@@ -264,6 +264,23 @@ async def test_after_a_crash_the_spool_is_delivered_and_the_attempt_never_restar
     assert world.containment.cleaned == 2
 
 
+async def test_an_attempt_whose_results_are_still_being_sent_is_named_alive(world: World) -> None:
+    world.transfer.failing = 10**6
+    await world.online()
+    one = desired_attempt("train", GPU)
+    await world.platform.want(one)
+    await world.platform.until(lambda: world.platform.of(Running))
+    await world.platform.until(lambda: world.platform.of(Status)[-1].alive and not world.runner.busy())
+    known = len(world.platform.of(Status))
+    await world.platform.want(one)
+    await world.platform.until(lambda: len(world.platform.of(Status)) > known)
+    assert [a.id for a in world.platform.of(Status)[-1].alive] == [one.id]
+    assert world.platform.of(Finished) == []
+    world.transfer.failing = 0
+    await world.platform.until(lambda: world.platform.of(Finished))
+    await world.idle()
+
+
 async def test_an_end_reported_while_offline_arrives_later(world: World) -> None:
     await world.online()
     await world.platform.want(desired_attempt("sleep", GPU))

@@ -192,3 +192,16 @@ async def test_an_assignment_that_the_database_refuses_does_not_stop_the_sweeper
     await submit(world.resources, world.user)
     await world.control.step()
     assert await world.state(job) is JobState.COMPLETED
+
+
+async def test_results_that_take_long_to_send_are_waited_for(world: World) -> None:
+    job, attempt = await world.started(duration_max_s=60)
+    await age(world.owner, 58)
+    await world.node.status(attempt)
+    await age(world.owner, 120)
+    await world.node.status(attempt)
+    await world.control.step()
+    assert await world.state(job) is JobState.RUNNING
+    await world.node.finished(attempt, agent_ms=58_000)
+    await world.control.step()
+    assert await world.state(job) is JobState.COMPLETED
