@@ -42,9 +42,20 @@ def model_source() -> str:
                 archive.extractall(unpacked)  # noqa: S202  (zipfile keeps names below the folder, and the sandbox has a disk limit)
         else:
             with tarfile.open(given) as packed:
-                packed.extractall(unpacked, filter="data")
+                _extract(packed, unpacked)
         return str(_pipeline_folder(unpacked))
     return name
+
+
+def _extract(archive: tarfile.TarFile, folder: Path) -> None:
+    """Unpack plain files and folders below `folder`. Raises: tarfile.TarError for anything else, or a name that leaves it."""
+    if hasattr(tarfile, "data_filter"):
+        archive.extractall(folder, filter="data")
+        return
+    for member in archive:  # Python before 3.11.4 knows no filters
+        if not (member.isreg() or member.isdir()) or not (folder / member.name).resolve().is_relative_to(folder.resolve()):
+            raise tarfile.TarError(f"{member.name} is not a plain file below the archive's folder")
+        archive.extract(member, folder)
 
 
 def _pipeline_folder(folder: Path) -> Path:
@@ -125,7 +136,7 @@ def _restored(images: int) -> int:
             names = archive.getnames()
             if names != [f"image-{number + 1:03}.png" for number in range(len(names))] or len(names) > images:
                 raise ValueError("it holds other files")
-            archive.extractall(qubix_job.output_dir, filter="data")
+            _extract(archive, qubix_job.output_dir)
     except (OSError, ValueError, tarfile.TarError) as error:
         qubix_job.restore_failed(str(error))
         return 0
