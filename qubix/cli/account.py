@@ -10,6 +10,7 @@ import typer
 from qubix.cli import config, runfile
 from qubix.cli.client import Client, connect
 from qubix.cli.output import JsonFlag, Output, YesFlag, ago, table
+from qubix.identity.model import Scope
 from qubix.kernel.errors import Invalid
 
 keys_app = typer.Typer(help="API keys of this account.", invoke_without_command=True)
@@ -114,6 +115,11 @@ def resolve_url(given: str | None) -> str:
     raise Invalid("no platform is known on this machine", next_step="name one with --url, or start one with qubix up")
 
 
+def connect_as_anybody() -> Client:
+    """A client for whoever is logged in, or for nobody: the market is open to all. Raises: Invalid without a known platform."""
+    return connect() if config.config_path().exists() else Client(resolve_url(None))
+
+
 def sign_up(url: str, email: str, password: str) -> tuple[config.Account, dict[str, Any]]:
     """Make an account and a key for it. Returns: both. Raises: ApiError."""
     with Client(url) as client:
@@ -130,4 +136,5 @@ def key_for(url: str, email: str, password: str) -> str:
 
 def _new_key(url: str, token: str) -> str:
     with Client(url, token) as client:
-        return str(client.post("/api/auth/keys", {"name": f"command line on {platform.node()}"})["key"])
+        body = {"name": f"command line on {platform.node()}", "scopes": [scope.value for scope in Scope]}
+        return str(client.post("/api/auth/keys", body)["key"])

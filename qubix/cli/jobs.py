@@ -53,11 +53,10 @@ def show(job_id: JobArgument, as_json: JsonFlag = False) -> None:
     with connect() as client:
         job = client.get(f"/api/jobs/{job_id}")
     out.show(facts_table(job), attempts_table(job), receipt_table(job))
-    out.finish(
-        job,
-        then=(f"qubix logs {job_id}", f"qubix artefacts {job_id} --download .", f"qubix escrow dispute {job_id}"),
-        code=job_code(job["state"]),
-    )
+    then: tuple[str, ...] = (f"qubix logs -f {job_id}", f"qubix cancel {job_id}")
+    if job["state"] in FINAL:
+        then = (f"qubix logs {job_id}", f"qubix artefacts {job_id} --download .", f"qubix escrow dispute {job_id}")
+    out.finish(job, then=then, code=job_code(job["state"]))
 
 
 def logs(
@@ -169,18 +168,18 @@ def facts_table(job: Mapping[str, Any]) -> Any:
 
 
 def attempts_table(job: Mapping[str, Any]) -> Any:
-    """A job's tries: where, how they ended, what they cost."""
+    """A job's tries: where, how they ended, what they cost; while it runs, so far."""
     rows = [
         (
-            attempt["number"],
-            attempt.get("node_name") or attempt.get("node") or attempt.get("node_id"),
-            attempt.get("state") or attempt.get("status"),
-            attempt.get("resumed_from"),
-            spoken((attempt.get("metered_ms") or 0) / 1000),
-            amount(attempt.get("charge")),
-            attempt.get("reason") or "",
+            line["number"],
+            line["node"],
+            line["status"],
+            line["resumed_from"],
+            spoken(line["metered_ms"] / 1000),
+            amount(line["charge"]),
+            line["reason"] or "",
         )
-        for attempt in job.get("attempts") or []
+        for line in job["receipt"]["attempts"]
     ]
     columns = ("attempt", "node", "state", "from checkpoint", "metered", "charge", "reason")
     return table("Attempts", columns, rows, right=("from checkpoint", "charge"))
@@ -188,6 +187,6 @@ def attempts_table(job: Mapping[str, Any]) -> Any:
 
 def receipt_table(job: Mapping[str, Any]) -> Any:
     """held = charged + refunded."""
-    receipt = job.get("receipt") or {}
-    rows = [(name, amount(receipt.get(name))) for name in ("held", "charged", "refunded", "fee") if name in receipt]
-    return table("Receipt", ("what", "amount"), [*rows, ("escrow", receipt.get("escrow_state", "-"))], right=("amount",))
+    receipt = job["receipt"]
+    rows = [(name, amount(receipt[name])) for name in ("held", "charged", "refunded", "fee")]
+    return table("Receipt", ("what", "amount"), [*rows, ("escrow", receipt["escrow_state"])], right=("amount",))

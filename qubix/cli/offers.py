@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from qubix.cli.client import connect
+from qubix.cli.account import connect_as_anybody
 from qubix.cli.output import JsonFlag, Output, amount, gibibytes, table
 
 _GROUPS: Final = {"gpu": "model", "provider": "provider"}
@@ -29,7 +29,7 @@ def offers(
     """Search the GPUs on offer: only what could be placed now, unless --all."""
     out = Output(as_json)
     wanted = _groups(group_by)
-    with connect() as client:
+    with connect_as_anybody() as client:
         items = client.pages("/api/gpus/search", items_max=limit, query=query, sort=sort, available="any" if everything else None)
     if wanted:
         groups = grouped(items, wanted)

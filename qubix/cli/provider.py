@@ -201,7 +201,7 @@ def earnings_table(earnings: list[Mapping[str, Any]]) -> Any:
         (
             item["asset"],
             amount(item["pending"]),
-            amount(item["total"] - item["pending"]),
+            amount(item["total"]),
             amount(item["today"]),
             amount(item["month"]),
             item["jobs"],

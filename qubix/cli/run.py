@@ -77,7 +77,11 @@ def run(
         plan = client.post("/api/quotes", request.body)
         show_plan(out, plan)
         out.confirm("Lock the ceiling and run it?", yes)
-        extra = _present(name=name, wait_s=duration_s(wait) if wait else None, quote_id=quote_id(plan))
+        extra = _present(
+            name=name or (Path(target).name if SCRIPT_INPUT in request.files else None),
+            wait_s=duration_s(wait) if wait else None,
+            quote_id=quote_id(plan),
+        )
         job = submit(client, request, **extra)
         job_id = str(job["id"])
         if detach:
@@ -90,6 +94,7 @@ def run(
             out.note(f"\nthe job goes on; qubix cancel {job_id} ends it")
             out.finish(client.get(f"/api/jobs/{job_id}"), then=(f"qubix logs -f {job_id}",), code=job_code("RUNNING"))
             return
+    out.show(f"[bold]{ended['state']}[/bold] {plain(ended['reason_detail'] or ended['reason'] or '')}")
     out.show(attempts_table(ended), receipt_table(ended))
     then = (f"qubix artefacts {job_id} --download .", f"qubix show {job_id}", "qubix wallet")
     out.finish(ended, then=then, code=job_code(ended["state"]))
@@ -166,7 +171,9 @@ def show_plan(out: Output, plan: Mapping[str, Any]) -> None:
     quote, chosen = plan.get("quote"), plan.get("offer")
     if quote is None or chosen is None:
         why = plan.get("unplaceable") or {}
-        out.show(f"nothing fits now: {why.get('message')}", str(why.get("relaxation") or why.get("next_step") or ""))
+        relaxation = why.get("relaxation") or {}
+        out.show(plain(f"nothing fits now: {why.get('message')} {relaxation.get('message') or why.get('next_step') or ''}"))
+        out.show("it would wait for a machine, and its money come back if none appears")
         return
     considered = [chosen, *(item for item in plan["alternatives"] if item["id"] != chosen["id"])]
     out.show(offer_table(considered, chosen["id"]))
