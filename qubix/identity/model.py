@@ -89,12 +89,7 @@ class Principal:
 
     def require(self, scope: Scope) -> None:
         """Refuse unless the credential has `scope`. Raises: ScopeMissing."""
-        if scope not in self.scopes:
-            raise ScopeMissing(
-                f"This API key may not do that: it lacks the scope {scope.value!r}.",
-                next_step=f"Make a key with the scope {scope.value!r}, or log in.",
-                scope=scope.value,
-            )
+        check_within(frozenset({scope}), self.scopes)
 
     def has(self, role: Role) -> bool:
         """Whether the account has `role`."""
@@ -181,6 +176,16 @@ def parse_scopes(names: list[str] | None) -> frozenset[Scope]:
             allowed=allowed,
         )
     return frozenset(Scope(name) for name in names)
+
+
+def check_within(wanted: frozenset[Scope], held: frozenset[Scope]) -> None:
+    """Refuse what a credential with the scopes `held` may not do, or give away. Raises: ScopeMissing."""
+    for scope in sorted(wanted - held):
+        raise ScopeMissing(
+            f"This API key may not do that: it lacks the scope {scope.value!r}.",
+            next_step=f"Make a key with the scope {scope.value!r}, or log in.",
+            scope=scope.value,
+        )
 
 
 def new_secret(prefix: str) -> str:

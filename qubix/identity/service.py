@@ -146,12 +146,16 @@ class IdentityService:
             await self._store.end_sessions(user_id)
         return _user(await self._store.patch_user(user_id, None if name is None else model.check_name(name), hashed))
 
-    async def add_key(self, user_id: UserId, name: str, scopes: list[str] | None = None) -> Key:
+    async def add_key(
+        self, user_id: UserId, name: str, scopes: list[str] | None = None, *, within: frozenset[Scope] = model.ALL_SCOPES
+    ) -> Key:
         """Make an API key; its secret is in this answer and nowhere else.
 
-        Raises: Invalid for unknown scopes; Conflict when the account has KEYS_PER_USER_MAX already.
+        Args: within, the scopes of the credential that asks: a key gives away no more than it has.
+        Raises: Invalid for unknown scopes; ScopeMissing; Conflict when the account has KEYS_PER_USER_MAX already.
         """
         granted, name = model.parse_scopes(scopes), model.check_name(name) or "key"
+        model.check_within(granted, within)
         if await self._store.count_keys(user_id) >= model.KEYS_PER_USER_MAX:
             raise Conflict(f"An account has at most {model.KEYS_PER_USER_MAX} API keys.", next_step="Revoke one that is no longer used.")
         secret, key_id = model.new_secret(model.KEY_PREFIX), new_id()

@@ -157,6 +157,8 @@ async def log_out(call: DefaultCall, response: Response, body: LogoutRequest | N
     async def work(s: Scope, caller: Principal | None) -> int:
         if caller is None:
             return 0
+        if everywhere:
+            caller.require(Grant.ACCOUNT)
         s.wake(SESSIONS, str(caller.user_id))
         return await s.identity.logout(call.token or "", everywhere=everywhere)
 
@@ -201,7 +203,7 @@ async def make_key(body: KeyRequest, call: DefaultCall) -> NewKeyView:
     """Make an API key; its secret is in this answer alone, so a repeat makes another key."""
 
     async def work(s: Scope, caller: Principal) -> NewKeyView:
-        return NewKeyView.model_validate(await s.identity.add_key(caller.user_id, body.name, body.scopes))
+        return NewKeyView.model_validate(await s.identity.add_key(caller.user_id, body.name, body.scopes, within=caller.scopes))
 
     return await call.user(work, grant=Grant.ACCOUNT)
 

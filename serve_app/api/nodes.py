@@ -59,7 +59,7 @@ async def node(node_id: UUID, call: DefaultCall) -> OwnNodeView:
     """My machine."""
 
     async def work(s: Scope, caller: Principal) -> OwnNodeView:
-        await s.providers.update_node(caller.user_id, node_id)
+        await s.providers.own_node(caller.user_id, node_id)
         return await _view(s, node_id)
 
     return await call.user(work)

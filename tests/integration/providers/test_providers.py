@@ -65,6 +65,20 @@ async def test_a_spent_token_does_not_replace_a_nodes_key(resources: Resources) 
             await s.providers.join(thief)
 
 
+async def test_a_spent_token_does_not_bring_back_a_node_that_left(resources: Resources) -> None:
+    user = await person(resources)
+    async with scope(resources) as s:
+        first = request((await s.providers.join_token(user)).token, [gpu("a")])
+        node = await s.providers.join(first)
+    async with scope(resources) as s:
+        await s.providers.leave(user, node.node_id)
+        with pytest.raises(TokenRefused):
+            await s.providers.join(first)
+        assert (await s.providers.node(node.node_id)).state is NodeState.LEFT
+        again = first.model_copy(update={"token": (await s.providers.join_token(user)).token})
+        assert (await s.providers.join(again)).node_id == node.node_id
+
+
 async def test_a_fresh_token_of_the_owner_replaces_the_key_and_ends_the_old_session(resources: Resources, owner: AsyncConnection) -> None:
     node = await join(resources)
     await owner.execute(sa.text("UPDATE nodes SET session = gen_random_uuid()"))
