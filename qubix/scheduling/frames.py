@@ -294,6 +294,7 @@ class FramesService:
                 at=self._clock.now().timestamp(),
             )
             for device in sample.devices
+            if device.uuid in node.devices
         ]
 
     async def _current(self, node_id: UUID, session: UUID) -> None:

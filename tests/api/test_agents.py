@@ -80,3 +80,14 @@ async def test_the_offer_of_a_machine_that_connects_is_rentable_at_once(served: 
         assert item["price_per_hour"] == 99
         await owner.http.post(f"/api/nodes/{node.id}/drain")
         assert (await served.client().get("/api/gpus/search")).json()["items"] == []
+
+
+@pytest.mark.parametrize("figure", ["NaN", "Infinity"])
+async def test_a_figure_that_no_browser_reads_ends_the_session(served: World, figure: str) -> None:
+    node = await machine(served, await served.person("owner"))
+    async with node.connected():
+        assert node.socket is not None
+        text = Metrics(session=node.session, sample=sample([])).model_dump_json()
+        node_at = json.loads(text)["sample"]["node_at"]
+        await node.socket.send(text.replace(f'"node_at":{node_at}', f'"node_at":{figure}'))
+        assert (await node.hear(Refused)).code == "invalid"

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from qubix.agent.protocol import Accept, Ack, Exit, Finished, Grant, Log, Progress, Running, Stream
+from qubix.agent.protocol import Accept, Ack, Exit, Finished, Grant, Log, Metrics, Progress, Running, Stream
 from qubix.bootstrap import scope
 from qubix.controller import Controller
 from qubix.kernel.events import Event, EventType
 from serve_app.live import LOGGED_OUT, TOO_LARGE
 from tests.api.conftest import PASSWORD, Person, World
 from tests.api.machines import machine
-from tests.fakes.nodes import join
+from tests.fakes.nodes import join, sample
 
 
 @contextlib.asynccontextmanager
@@ -221,3 +221,14 @@ async def test_a_late_follower_gets_the_last_samples_of_the_machine(served: Worl
     async with node.connected(), follow(served, owner, f"provider:{node.provider_id}") as socket:
         sample = await hear(socket, "live", event="GPU_METRICS_UPDATE")
         assert sample["payload"]["temperature_c"] == 50.0
+
+
+async def test_a_machine_measures_only_the_devices_that_it_has(served: World) -> None:
+    owner = await served.person("owner")
+    node = await machine(served, owner)
+    uuids = [device.uuid for device in node.facts.devices]
+    async with node.connected(), follow(served, owner, f"provider:{node.provider_id}") as socket:
+        await node.say(Metrics(session=node.session, sample=sample(["GPU-of-another", *uuids])))
+        await node.beat()
+        heard = [message for message in await drain(socket) if message["t"] == "live"]
+        assert {message["payload"]["uuid"] for message in heard} == set(uuids)
