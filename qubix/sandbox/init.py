@@ -54,6 +54,16 @@ def show(kind: type[BaseException], error: BaseException, trace: types.Traceback
     traceback.print_exception(kind, error, trace)
 
 
+def keep_only(control: int) -> None:
+    """Close what is this process's alone: the status pipe, and the locks of devices, which whoever holds them can give up."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number > 2 and number != control:
+            try:
+                os.close(number)
+            except OSError:  # the listing's own
+                continue
+
+
 def serve(child: int, status: int) -> None:
     """Reap until the job has ended, and say how."""
     while True:
@@ -81,7 +91,7 @@ def main() -> None:
     os.close(go)
     child = os.fork()
     if child == 0:
-        os.close(status)
+        keep_only(control)
         return run(entry, folders)
     os.close(control)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))

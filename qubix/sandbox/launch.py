@@ -71,7 +71,7 @@ def start(
     """Start it; the job itself waits for a byte on `go`.
 
     uid: the user to become (root only). template: the file system for the job's files, None: the attempt's folder.
-    inherit_fds: descriptors that every process of the sandbox keeps open.
+    inherit_fds: descriptors that stay open until the sandbox's first process ends; the job itself does not get them.
     Raises: OSError, SandboxUnavailable, InvalidSpec.
     """
     _check_inherited(inherit_fds)

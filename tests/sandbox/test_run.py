@@ -163,6 +163,38 @@ for number in range(400):
     assert sum(event["size"] for event in outcome.of("ArtefactReady")) <= 32 << 20
 
 
+UNLOCK = """
+import fcntl, os
+for name in os.listdir("/proc/self/fd"):
+    try:
+        fcntl.flock(int(name), fcntl.LOCK_UN)
+    except OSError:
+        pass
+for folder in ("/proc/1/fd", "/proc/self/fd"):
+    for name in os.listdir(folder):
+        try:
+            fcntl.flock(os.open(f"{folder}/{name}", os.O_RDONLY), fcntl.LOCK_UN)
+        except OSError:
+            pass
+print("tried", flush=True)
+import time; time.sleep(30)
+"""
+
+
+def test_a_job_cannot_give_up_the_lock_of_its_device(containment: Containment) -> None:
+    path = containment.folder / f"lock-{time.monotonic_ns()}"
+    path.touch(mode=0o644)
+    with open(path, "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.set_inheritable(lock.fileno(), True)
+        running = containment.start(UNLOCK, inherit_fds=[lock.fileno()])
+        running.until("LogText", containing="tried")
+    with open(path, "rb") as again, pytest.raises(BlockingIOError):
+        fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    stop.stop(containment.base, running.attempt)
+    assert running.wait().ended["left"] == 0
+
+
 def test_a_lock_stays_held_until_the_sandbox_is_gone(containment: Containment) -> None:
     path = containment.folder / f"lock-{time.monotonic_ns()}"
     path.touch(mode=0o644)
