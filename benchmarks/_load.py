@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 
 import uvloop
 
+NUMBER = "%7Bn%7D"
+"""Stands in a URL for the number of the connection that asks, from 0."""
+
 
 @dataclass(frozen=True)
 class Load:
@@ -74,16 +77,23 @@ class _Connection(asyncio.Protocol):
             self.done.set_exception(error or ConnectionError("closed by the server"))
 
 
+def _numbered(request: str, number: int) -> bytes:
+    return request.replace(NUMBER, str(number)).encode()
+
+
 async def _run(url: str, authorization: str, connections: int, seconds: float) -> Load:
     parts = urlsplit(url)
     path = parts.path + (f"?{parts.query}" if parts.query else "")
     lines = [f"GET {path} HTTP/1.1", f"Host: {parts.netloc}", *([f"Authorization: {authorization}"] if authorization else []), "", ""]
-    request = "\r\n".join(lines).encode()
+    request = "\r\n".join(lines)
+    numbers = iter(range(connections))
     times: list[float] = []
     loop = asyncio.get_running_loop()
     begun = time.perf_counter()
     made = [
-        await loop.create_connection(lambda: _Connection(request, begun + seconds, times), parts.hostname, parts.port)
+        await loop.create_connection(
+            lambda: _Connection(_numbered(request, next(numbers)), begun + seconds, times), parts.hostname or "", parts.port or 80
+        )
         for _ in range(connections)
     ]
     await asyncio.gather(*(protocol.done for _, protocol in made))

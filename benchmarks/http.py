@@ -2,8 +2,9 @@
 
     python -m benchmarks.http [--seconds 4] [--rounds 5] [--connections 16]
 
-200 offers, a page of 50, no answer kept between requests, an operator's key (which no limit counts). The two routes take
-turns, round by round; the figures are the medians of the rounds.
+200 offers, a page of 50, no answer kept between requests, an operator's key (which no limit counts). The routes take turns,
+round by round; the figures are the medians of the rounds. The case `search` asks another question on each connection, so that
+no two share a read; `search, the same question` is what many readers of one page get (questions that wait together are asked once).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from uuid import UUID
 
 import httpx
 
-from benchmarks._load import Load, load
+from benchmarks._load import NUMBER, Load, load
 from benchmarks._report import report
 from benchmarks._stack import Platform, platform
 from qubix.bootstrap import Resources, open_resources, scope
@@ -90,16 +91,17 @@ def measure(stack: Platform, *, rounds: int, seconds: float, connections: int) -
     """Print the case."""
     market = Market(stack.database_url("qubix_web"))
     asyncio.run(market.fill())
-    search, noop = f"{stack.url}/api/gpus/search?limit=50&available=true", f"{stack.url}/health/live"
-    page = httpx.get(search, headers={"Authorization": f"Bearer {stack.operator_key}"}).json()
+    same, noop = f"{stack.url}/api/gpus/search?limit=50&available=true", f"{stack.url}/health/live"
+    search = f"{same}&price_max=100{NUMBER}00000"
+    page = httpx.get(same, headers={"Authorization": f"Bearer {stack.operator_key}"}).json()
     assert len(page["items"]) == 50, page
-    found: dict[str, list[Load]] = {"search": [], "noop": [], "uvicorn": []}
+    found: dict[str, list[Load]] = {"search": [], "same": [], "noop": [], "uvicorn": []}
     with plain_uvicorn() as plain:
-        for url in (search, noop, plain):
+        for url in (search, same, noop, plain):
             load(url, key=stack.operator_key, connections=connections, seconds=1)
         for _ in range(rounds):
             asyncio.run(market.refresh())
-            for name, url in (("noop", noop), ("search", search), ("uvicorn", plain)):
+            for name, url in (("noop", noop), ("search", search), ("same", same), ("uvicorn", plain)):
                 found[name].append(load(url, key=stack.operator_key, connections=connections, seconds=seconds))
     median = {name: statistics.median(run.per_second for run in runs) for name, runs in found.items()}
     report(
@@ -118,6 +120,15 @@ def measure(stack: Platform, *, rounds: int, seconds: float, connections: int) -
         answer_bytes=found["search"][0].bytes_each,
         connections=connections,
         rounds=rounds,
+    )
+    report(
+        "http",
+        "search, the same question",
+        median["same"],
+        "requests/s",
+        against="no-op route through the same Serve",
+        against_value=median["noop"],
+        p50_ms=round(statistics.median(run.p50_ms for run in found["same"]), 2),
     )
 
 
