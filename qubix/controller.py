@@ -25,6 +25,7 @@ from qubix.bootstrap import Resources, Scope, open_resources, scope
 from qubix.jobs.blobs import UNREFERENCED_KEEP_S
 from qubix.kernel.errors import QubixError
 from qubix.postgres import leader, outbox
+from qubix.postgres.engine import DRIVER_TROUBLE
 from qubix.postgres.leader import NotLeader
 from qubix.scheduling.placing import Assignment, Plan, PlanStale
 from qubix.settings import Settings
@@ -36,7 +37,7 @@ FAILURE_PAUSE_S: Final = 1.0
 MONEY_S: Final = 1.0
 HOUSE_S: Final = 600.0
 BATCH_MAX: Final = 200
-AWAY: Final = (OSError, TimeoutError, sa.exc.DBAPIError, sa.exc.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+AWAY: Final = (sa.exc.DBAPIError, sa.exc.TimeoutError, *DRIVER_TROUBLE)
 """The database is away, or refused one transaction: the step is tried again."""
 
 log = observability.logger("controller")

@@ -41,6 +41,11 @@ class AgentSockets:
             if socket is not None:
                 socket.refresh()
 
+    def refresh_all(self) -> None:
+        """Any of them may have changed: news was missed."""
+        for socket in self._by_node.values():
+            socket.refresh()
+
 
 class ClientSockets:
     """User → the events that tell a user's sockets to check whether their credential still holds."""

@@ -89,8 +89,13 @@ class Web:
             self.feed.wake()
 
     async def _send_desired(self) -> None:
-        async for nodes in self.resources.listen("nodes"):
-            self.agents.refresh(nodes)
+        listener, connections = self.resources.listen("nodes"), 0
+        async for nodes in listener:
+            if listener.connections != connections:
+                connections = listener.connections
+                self.agents.refresh_all()
+            else:
+                self.agents.refresh(nodes)
 
     async def _check_clients(self) -> None:
         async for users in self.resources.listen(SESSIONS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import stat
 from pathlib import Path
+from typing import Final
 
 import asyncpg
 import sqlalchemy as sa
@@ -14,6 +15,10 @@ from qubix.kernel.errors import Invalid
 
 POOL_SIZE = 10
 POOL_TIMEOUT_S = 10
+WAKE_TRIES_MAX = 3
+WAKE_PAUSE_S = 0.5
+DRIVER_TROUBLE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg raises when the server goes away: its last two are no PostgresErrors."""
 
 
 def read_url_file(path: Path) -> str:
@@ -51,8 +56,9 @@ async def connect(engine: AsyncEngine) -> asyncpg.Connection:
 class Wakes:
     """Content-free NOTIFYs, sent after the commit, coalesced: what was asked for while one was on its way goes in one more.
 
-    A NOTIFY inside every commit cuts throughput to a third, so a transaction only says whom it wants woken, and a lost
-    wake is harmless: everybody who waits for one also looks by itself once a second.
+    A NOTIFY inside every commit cuts throughput to a third, so a transaction only says whom it wants woken. One that meets a
+    broken connection is sent again; one that is lost all the same only delays, for everybody who waits for one also looks
+    by itself, though an idle node as rarely as its heartbeats come.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -74,22 +80,32 @@ class Wakes:
             await asyncio.wait([self._sender])
 
     async def _send(self) -> None:
+        failed = 0
         while self._due:
             batch, self._due = self._due, set()
-            async with self._engine.connect() as connection:
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
-                await connection.execute(
-                    sa.text(
-                        "SELECT pg_notify('qubix_' || c, p) FROM unnest(cast(:channels AS text[]), cast(:payloads AS text[])) AS w(c, p)"
-                    ),
-                    {"channels": [channel for channel, _ in batch], "payloads": [payload for _, payload in batch]},
-                )
+            try:
+                await self._notify(batch)
+                failed = 0
+            except (sa.exc.SQLAlchemyError, *DRIVER_TROUBLE):
+                failed += 1
+                if failed < WAKE_TRIES_MAX:
+                    self._due |= batch
+                    await asyncio.sleep(WAKE_PAUSE_S)
+
+    async def _notify(self, batch: set[tuple[str, str]]) -> None:
+        async with self._engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.execute(
+                sa.text("SELECT pg_notify('qubix_' || c, p) FROM unnest(cast(:channels AS text[]), cast(:payloads AS text[])) AS w(c, p)"),
+                {"channels": [channel for channel, _ in batch], "payloads": [payload for _, payload in batch]},
+            )
 
 
 class Listener:
     """Hears wakes. `async for payloads in listener`: a set of payloads, or an empty set when `idle_s` went by without one.
 
-    Survives the loss of its connection: it reconnects, and the empty set tells its reader to look for itself.
+    Survives the loss of its connection: it reconnects, and the empty set tells its reader to look for itself. Who does not
+    look at every empty set watches `connections`: when that has grown, wakes may have been missed.
     """
 
     def __init__(self, engine: AsyncEngine, channel: str, *, idle_s: float = 1.0) -> None:
@@ -99,6 +115,7 @@ class Listener:
         self._heard: set[str] = set()
         self._wake = asyncio.Event()
         self._connection: asyncpg.Connection | None = None
+        self.connections = 0
 
     def __aiter__(self) -> Listener:
         return self
@@ -125,7 +142,8 @@ class Listener:
         try:
             self._connection = await connect(self._engine)
             await self._connection.add_listener(self._channel, self._hear)
-        except (OSError, asyncpg.PostgresError, TimeoutError):
+            self.connections += 1
+        except DRIVER_TROUBLE:
             self._connection = None  # the server is away; the idle time-out paces the next try
 
     def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
