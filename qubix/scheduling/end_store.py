@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from qubix.escrow.model import AttemptEnd, Fault, Line, Use
 from qubix.jobs.model import AttemptState, JobState
 from qubix.kernel.money import Qu
-from qubix.scheduling.model import INPUT_BYTES_PER_S, Live, Rules
+from qubix.scheduling.model import INPUT_BYTES_PER_S, UPLOAD_MAX_S, Live, Rules
 
 _LIVE: Final = "('CREATED', 'ACCEPTED', 'RUNNING')"
 
@@ -28,7 +28,7 @@ SELECT a.id AS attempt_id, a.job_id, j.owner_id, a.node_id, a.provider_id, j.sta
        n.dead_at AS node_dead_at, n.socket_open, a.exit, a.exit_code, a.signal, a.reason_detail, a.restore_failed,
        EXISTS (SELECT FROM attempts t WHERE t.job_id = j.id AND t.node_id <> a.node_id AND t.exit = 'signalled' AND t.signal = a.signal)
          AS same_signal_elsewhere,
-       (j.limits ->> 'disk_bytes')::float8 / :bytes_per_s AS upload_s
+       least((j.limits ->> 'disk_bytes')::float8 / :bytes_per_s, :upload_max_s) AS upload_s
 FROM jobs j JOIN attempts a ON a.job_id = j.id JOIN nodes n ON n.id = a.node_id
 WHERE a.id = :id FOR UPDATE OF j, a
 """)
@@ -42,9 +42,11 @@ WHERE a.state IN {_LIVE} AND a.reported_at IS NULL AND (
     OR (n.dead_at IS NOT NULL AND NOT n.socket_open)
     OR (j.cancel_requested_at IS NOT NULL AND (a.state = 'CREATED' OR j.cancel_requested_at < clock_timestamp() - make_interval(secs => :cancel_s)))
     OR a.running_at < clock_timestamp() - make_interval(secs => a.limit_ms::float8 / 1000 + cast(:grace_s AS float8)
-        + (j.limits ->> 'disk_bytes')::float8 / :bytes_per_s))
+        + least((j.limits ->> 'disk_bytes')::float8 / :bytes_per_s, :upload_max_s)))
 ORDER BY a.id LIMIT :most
 """)  # noqa: S608  (a constant)
+
+_UPLOAD: Final = {"bytes_per_s": float(INPUT_BYTES_PER_S), "upload_max_s": UPLOAD_MAX_S}
 
 _REPORTED: Final = sa.text(f"""
 SELECT a.id FROM attempts a WHERE a.state IN {_LIVE} AND a.reported_at IS NOT NULL ORDER BY a.reported_at LIMIT :most
@@ -139,7 +141,7 @@ class EndStore:
         """The attempt under the locks of its node, its job and itself."""
         if await self._connection.scalar(_LOCK_NODE, {"id": attempt_id}) is None:
             return None
-        row = (await self._connection.execute(_LOCK, {"id": attempt_id, "bytes_per_s": float(INPUT_BYTES_PER_S)})).one_or_none()
+        row = (await self._connection.execute(_LOCK, {"id": attempt_id, **_UPLOAD})).one_or_none()
         if row is None:
             return None
         values = dict(row._mapping)
@@ -162,7 +164,7 @@ class EndStore:
             "ttl_s": rules.lease_ttl_s,
             "cancel_s": rules.cancel_deadline_s,
             "grace_s": grace_s,
-            "bytes_per_s": float(INPUT_BYTES_PER_S),
+            **_UPLOAD,
             "most": most,
         }
         return [row.id for row in await self._connection.execute(_OVERDUE, values)]

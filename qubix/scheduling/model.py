@@ -16,6 +16,8 @@ DECLINED: Final = "declined"
 """Stored in place of an Exit when the agent declined the attempt before its start."""
 INPUT_BYTES_PER_S: Final = 1_000_000
 """The slowest link that deadlines allow for, when inputs are fetched and when results are sent."""
+UPLOAD_MAX_S: Final = 3600.0
+"""However much a job may write, its results are not waited for longer than this past its limit."""
 LIMIT_MS_MIN: Final = 1000
 """What is left of a budget must pay for at least this long, or no attempt starts."""
 LIMIT_GRACE_S: Final = 30.0

@@ -205,3 +205,13 @@ async def test_results_that_take_long_to_send_are_waited_for(world: World) -> No
     await world.node.finished(attempt, agent_ms=58_000)
     await world.control.step()
     assert await world.state(job) is JobState.COMPLETED
+
+
+async def test_results_that_never_come_are_not_waited_for_without_end(world: World) -> None:
+    job, attempt = await world.started(duration_max_s=60)
+    await world.owner.execute(sa.text("""UPDATE jobs SET limits = jsonb_set(limits, '{disk_bytes}', '1125899906842624')"""))
+    await age(world.owner, 60 + 30 + 3600 + 1)
+    await world.node.status(attempt)
+    await world.control.step()
+    assert await world.state(job) is JobState.FAILED
+    assert await problems(world.owner) == []
