@@ -159,10 +159,10 @@ def drain(
 
 @app.command()
 def leave(node: NodeOption = None, home: HomeOption = None, yes: YesFlag = False, as_json: JsonFlag = False) -> None:
-    """Leave the market and stop this machine's node; what was earned stays yours. Running attempts are lost: drain first."""
+    """Leave the market and stop this machine's node; what was earned stays yours. Refused while a job runs or a quote holds it: drain first."""
     out = Output(as_json)
     folder = (home or default_home()).resolve()
-    out.confirm("Leave the market? Running attempts are lost (qubix provider drain lets them end).", yes)
+    out.confirm("Leave the market with this machine?", yes)
     with connect() as client:
         node_id = node_of(client, node, folder)
         client.post(f"/api/nodes/{node_id}/leave")

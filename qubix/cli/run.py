@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -21,7 +22,7 @@ from qubix.cli.jobs import attempts_table, receipt_table
 from qubix.cli.offers import offer_table
 from qubix.cli.output import JsonFlag, Output, YesFlag, amount, job_code, plain, table, tame
 from qubix.cli.quantities import duration_s, pairs, size_bytes, spoken
-from qubix.kernel.errors import Invalid
+from qubix.kernel.errors import Invalid, QubixError
 
 SCRIPT_KIND = "script"
 SCRIPT_INPUT = "main.py"
@@ -76,13 +77,13 @@ def run(
     with connect() as client:
         plan = client.post("/api/quotes", request.body)
         show_plan(out, plan)
-        out.confirm("Lock the ceiling and run it?", yes)
         extra = _present(
             name=name or (Path(target).name if SCRIPT_INPUT in request.files else None),
             wait_s=duration_s(wait) if wait else None,
-            quote_id=quote_id(plan),
         )
-        job = submit(client, request, **extra)
+        with held(client, quote_id(plan)) as quoted:
+            out.confirm("Lock the ceiling and run it?", yes)
+            job = submit(client, request, **extra, **quoted)
         job_id = str(job["id"])
         if detach:
             out.show(f"job {job_id} is funded and waits for its node")
@@ -164,6 +165,18 @@ def quote_id(plan: Mapping[str, Any]) -> str | None:
     """The id of a plan's quote; None where nothing fits now."""
     quote = plan.get("quote")
     return None if quote is None else str(quote["id"])
+
+
+@contextlib.contextmanager
+def held(client: Client, quote: str | None) -> Iterator[dict[str, str]]:
+    """A quote while one decides: given back at once if nothing comes of it, so that its devices are free for others."""
+    try:
+        yield {"quote_id": quote} if quote else {}
+    except BaseException:
+        if quote:
+            with contextlib.suppress(QubixError, httpx.HTTPError):
+                client.delete(f"/api/quotes/{quote}")
+        raise
 
 
 def show_plan(out: Output, plan: Mapping[str, Any]) -> None:
