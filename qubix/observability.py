@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 
 _SECRET_NAME: Final = re.compile(r"(password|secret|token|authorization|cookie|api_key|seed|private)", re.IGNORECASE)
-_SECRET_VALUE: Final = re.compile(r"(qk_[A-Za-z0-9_\-]{8,}|Bearer\s+\S+|postgres(?:ql)?(?:\+\w+)?://[^@\s]+@)")
+_SECRET_VALUE: Final = re.compile(r"(q[ksj]_[A-Za-z0-9_\-]{8,}|Bearer\s+\S+|postgres(?:ql)?(?:\+\w+)?://[^@\s]+@)")
 REDACTED: Final = "[redacted]"
 
 

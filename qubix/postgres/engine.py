@@ -43,6 +43,8 @@ def make_engine(url: str, *, pool_size: int = POOL_SIZE) -> AsyncEngine:
         max_overflow=pool_size,
         pool_timeout=POOL_TIMEOUT_S,
         pool_pre_ping=False,
+        # An error's text goes to the logs; the values of a statement (hashes of passwords and tokens, users' texts) do not.
+        hide_parameters=True,
         connect_args={"server_settings": {"application_name": "qubix", "jit": "off"}, "command_timeout": 30},
     )
 
