@@ -109,7 +109,9 @@ class Whole:
         httpx.post(f"{self.url}/api/auth/signup", json=who, timeout=20).raise_for_status()
         token = httpx.post(f"{self.url}/api/auth/login", json=who, timeout=20).raise_for_status().json()["access_token"]
         bearer = {"Authorization": f"Bearer {token}"}
-        made = httpx.post(f"{self.url}/api/auth/keys", json={"name": "test", "scopes": [*Grant]}, headers=bearer, timeout=20).raise_for_status()
+        made = httpx.post(
+            f"{self.url}/api/auth/keys", json={"name": "test", "scopes": [*Grant]}, headers=bearer, timeout=20
+        ).raise_for_status()
         self._clients.append(Client(self.url, made.json()["key"]))
         return self._clients[-1]
 
