@@ -102,12 +102,21 @@ def problem_of(error: QubixError) -> Response:
 
 def is_database_trouble(error: BaseException) -> bool:
     """Whether the database is away, overloaded or gave up waiting: not the request's fault, and worth another try later."""
+    if is_unstorable(error):
+        return False
     if isinstance(error, sqlalchemy.exc.DBAPIError):
         return error.connection_invalidated or _state(error) in _PASSING or isinstance(error, sqlalchemy.exc.InterfaceError)
     return isinstance(
         error,
         sqlalchemy.exc.TimeoutError | asyncpg.PostgresConnectionError | asyncpg.InterfaceError | ConnectionError | asyncio.TimeoutError,
     )
+
+
+def is_unstorable(error: BaseException) -> bool:
+    """Whether the database refused a value for what it is: a NUL in a text, a number out of range. The request's fault."""
+    if isinstance(error, sqlalchemy.exc.DBAPIError):
+        return _state(error).startswith("22") or isinstance(error.orig, UnicodeEncodeError)
+    return isinstance(error, asyncpg.DataError | UnicodeEncodeError)
 
 
 def is_passing_conflict(error: BaseException) -> bool:
@@ -173,6 +182,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(_request: Request, error: RequestValidationError) -> Response:
+        if any(found["loc"][0] == "path" for found in error.errors()):
+            return problem_of(
+                NotFound("There is no such thing: its id is not one of ours.", next_step="List yours, and take an id from there.")
+            )
         return _validation_problem(error.errors())
 
     @app.exception_handler(HTTPException)
@@ -184,6 +197,13 @@ def install(app: FastAPI) -> None:
 
 def answer_unexpected(error: Exception) -> Response:
     """The answer to an exception that nobody foresaw; database trouble is told apart."""
+    if is_unstorable(error):
+        return problem(
+            422,
+            "invalid",
+            "A value holds characters, or a number, that cannot be kept.",
+            next_step="Remove control characters and broken surrogates; keep numbers below 2^63.",
+        )
     if is_database_trouble(error):
         log.warning("database trouble", error=type(error).__name__)
         return database_problem()

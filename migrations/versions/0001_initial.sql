@@ -254,8 +254,8 @@ CREATE FUNCTION public.issue_join_token(p_provider uuid, OUT token text, OUT exp
 BEGIN
   IF NOT EXISTS (SELECT FROM providers WHERE id = p_provider) THEN RETURN; END IF;
   token := 'qj_' || replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '');
-  INSERT INTO join_tokens (id, provider_id, token_hash, expires_at)
-  VALUES (gen_random_uuid(), p_provider, sha256(token::bytea), now() + interval '30 minutes') RETURNING join_tokens.expires_at INTO expires_at;
+  INSERT INTO join_tokens (id, provider_id, token_hash, expires_at, by_label)
+  VALUES (gen_random_uuid(), p_provider, sha256(token::bytea), now() + interval '30 minutes', true) RETURNING join_tokens.expires_at INTO expires_at;
 END $$;
 CREATE FUNCTION public.job_moves() RETURNS trigger
     LANGUAGE plpgsql
@@ -1187,6 +1187,7 @@ CREATE TABLE public.join_tokens (
     expires_at timestamp with time zone NOT NULL,
     used_at timestamp with time zone,
     node_id uuid,
+    by_label boolean DEFAULT false NOT NULL,
     CONSTRAINT join_tokens_used_check CHECK (((used_at IS NULL) = (node_id IS NULL)))
 );
 CREATE TABLE public.leaders (

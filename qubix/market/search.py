@@ -204,6 +204,10 @@ class OfferSearch:
         try:
             connection = self._idle.pop() if self._idle else await self._connect()
             answer: bytes = await connection.fetchval(plan.sql, *values)
+        except (asyncpg.DataError, UnicodeEncodeError) as error:
+            if connection is not None:
+                self._idle.append(connection)
+            raise Invalid("The search holds characters that no offer has.", next_step="Remove control characters.") from error
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
             for broken in (connection, *self._idle):
                 if broken is not None:

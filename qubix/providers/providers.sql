@@ -47,8 +47,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
   IF NOT EXISTS (SELECT FROM providers WHERE id = p_provider) THEN RETURN; END IF;
   token := 'qj_' || replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '');
-  INSERT INTO join_tokens (id, provider_id, token_hash, expires_at)
-  VALUES (gen_random_uuid(), p_provider, sha256(token::bytea), now() + interval '30 minutes') RETURNING join_tokens.expires_at INTO expires_at;
+  INSERT INTO join_tokens (id, provider_id, token_hash, expires_at, by_label)
+  VALUES (gen_random_uuid(), p_provider, sha256(token::bytea), now() + interval '30 minutes', true) RETURNING join_tokens.expires_at INTO expires_at;
 END $$;
 
 -- Reputation follows the attempts themselves: counted when one ends, by whichever code ends it.

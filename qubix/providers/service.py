@@ -109,6 +109,11 @@ class ProvidersService:
                 raise model.WorkerTaken(
                     f"The worker id {request.worker_id!r} belongs to another owner.", next_step="Choose another worker id on this node."
                 )
+            if token.by_label and bytes(known.public_key) != key:
+                raise model.TokenRefused(
+                    "This node exists with another key, and labels alone do not replace it.",
+                    next_step="Join it with a token of its owner: qubix provider join.",
+                )
             node_id = known.id
             await self._store.rejoin(node_id, key, request.name)
         if not repeat:

@@ -22,7 +22,7 @@ _UUIDS: Final = pg.ARRAY(pg.UUID(as_uuid=True))
 
 # The caller may have lost the answer to its first try, so a token that this very node spent is found as well.
 _TOKEN: Final = sa.text("""
-SELECT t.id, t.provider_id, t.used_at, t.expires_at < now() AS expired, n.worker_id, n.public_key, n.state
+SELECT t.id, t.provider_id, t.used_at, t.expires_at < now() AS expired, t.by_label, n.worker_id, n.public_key, n.state
 FROM join_tokens t LEFT JOIN nodes n ON n.id = t.node_id WHERE t.token_hash = :hash FOR UPDATE OF t
 """)
 _ADD_NODE: Final = sa.text("""
@@ -149,7 +149,7 @@ class ProvidersStore:
         return int(await self._connection.scalar(statement, {"id": provider_id}) or 0)
 
     async def lock_token(self, token_hash: bytes) -> sa.Row[Any] | None:
-        """(id, provider_id, used_at, expired, worker_id, public_key, state) of a token, locked."""
+        """(id, provider_id, used_at, expired, by_label, worker_id, public_key, state) of a token, locked."""
         return await self._one(_TOKEN, hash=token_hash)
 
     async def spend_token(self, token_id: UUID, node_id: UUID) -> None:

@@ -114,6 +114,9 @@ join_tokens = sa.Table(
     _at("expires_at", nullable=False),
     _at("used_at"),
     sa.Column("node_id", sa.ForeignKey("nodes.id")),
+    # A token that was made from a node's labels alone: whoever is in the cluster may claim any label, so it lets a new node in,
+    # and never takes over the key of one that exists.
+    sa.Column("by_label", sa.Boolean, nullable=False, server_default=sa.text("false")),
     sa.CheckConstraint("(used_at IS NULL) = (node_id IS NULL)", name="used"),
 )
 node_windows = sa.Table(

@@ -189,3 +189,23 @@ async def test_the_documentation_lists_every_route_without_a_script(world: World
 
 def test_the_committed_contract_is_fresh() -> None:
     assert openapi.PATH.read_text() == openapi.document(), "run: python -m serve_app.openapi"
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\ud800", "\U0010ffff\x00"])
+async def test_text_that_cannot_be_kept_is_the_requests_fault_and_opens_no_breaker(world: World, text: str) -> None:
+    anna = await world.person("anna")
+    for _ in range(8):
+        answer = await anna.http.patch("/api/auth/me", content=json.dumps({"name": text}), headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422, answer.text
+    assert (await anna.http.get("/api/auth/me")).status_code == 200
+
+
+async def test_a_search_for_what_no_text_can_hold_is_refused_and_the_next_one_answered(world: World) -> None:
+    assert (await world.client().get("/api/gpus/search?q=%00")).status_code == 422
+    assert (await world.client().get("/api/gpus/search")).status_code == 200
+
+
+async def test_an_id_that_is_none_is_not_found(world: World) -> None:
+    anna = await world.person("anna")
+    for path in ("/api/jobs/nonsense", "/api/escrows/1", "/api/nodes/x"):
+        assert (await anna.http.get(path)).status_code == 404

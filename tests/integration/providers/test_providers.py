@@ -337,6 +337,17 @@ async def test_the_fabric_role_may_say_what_it_saw_and_nothing_else(resources: R
         assert (await s.providers.join(request(row.token, [gpu("x")]))).provider_id == node.provider_id
 
 
+async def test_a_token_made_from_labels_never_replaces_the_key_of_a_node_that_exists(resources: Resources, database: Database) -> None:
+    node = await join(resources)
+    fabric = database.resources("qubix_fabric")
+    async with scope(fabric) as s:
+        token = await s.connection.scalar(sa.text("SELECT token FROM issue_join_token(:id)"), {"id": node.provider_id})
+    await fabric.close()
+    with pytest.raises(TokenRefused, match="labels alone"):
+        async with scope(resources) as s:
+            await s.providers.join(request(token, [gpu("x")], worker_id=node.worker_id))
+
+
 async def test_a_rejoin_keeps_the_price_and_the_region_that_the_owner_set(resources: Resources) -> None:
     node = await join(resources, price=1000, region="eu")
     async with scope(resources) as s:
