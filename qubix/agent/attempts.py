@@ -30,7 +30,7 @@ from qubix.agent.protocol import (
 )
 from qubix.agent.runner import Runner, RunnerDied, RunnerEvent, RunRequest, is_last
 from qubix.agent.spool import Journal, Spool
-from qubix.agent.transfer import Transfer, TransferFailed, TransferRefused
+from qubix.agent.transfer import AttemptOver, Transfer, TransferFailed, TransferRefused
 from qubix.sandbox.events import ArtefactReady, CheckpointReady, Ended, LogText, ProgressReport, RestoreFailed, Started
 from qubix.sandbox.spec import InputMount, Limits, Program, SandboxSpec
 
@@ -114,7 +114,7 @@ class AttemptRun:
         self._fetching = asyncio.ensure_future(self._prepare(journal))
         try:
             spec = await self._fetching
-        except (TransferFailed, TransferRefused) as error:
+        except (TransferFailed, TransferRefused, AttemptOver) as error:
             return self._finish(journal, Exit.INPUT_FAILED, detail=error.message)
         except asyncio.CancelledError:
             if self._stopping is None:

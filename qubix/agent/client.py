@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
@@ -199,7 +200,7 @@ class AgentClient:
         )
         for journal in self._spool:
             journal.all_due()
-        self._link = Link(socket, welcome.session, self._spool, self._transfer, self._settings.resend_s, self._monotonic)
+        self._link = Link(socket, welcome.session, self._spool, self._transfer, self._settings.resend_s, self._monotonic, self._over)
         self._perform(self._state.opened(welcome.session, self._monotonic()))
         log.info("session %s open", welcome.session)
 
@@ -234,6 +235,10 @@ class AgentClient:
             link.missing(frame.attempt, frame.keys)
         elif isinstance(frame, Refused):
             raise SessionRefused(_why(frame, ""))
+
+    def _over(self, attempt: UUID, fence: int) -> None:
+        """The bytes' endpoint said of an attempt what a `stop` frame says."""
+        self._perform(self._state.stop(Stop(attempt=attempt, fence=fence, reason="fenced off"), self._monotonic()))
 
     # -- what the state asks for --------------------------------------------------------------------------------------
 

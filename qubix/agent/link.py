@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection
 
 from qubix.agent.protocol import Artefact, Checkpoint, Durable, Finished, Frame, Metrics, Progress
 from qubix.agent.spool import Journal, Spool
-from qubix.agent.transfer import Transfer, TransferFailed, TransferRefused
+from qubix.agent.transfer import AttemptOver, Transfer, TransferFailed, TransferRefused
 
 IN_FLIGHT_MAX = 256
 UPLOADS_MAX = 2
@@ -25,10 +25,19 @@ class Link:
     """The sending half of one session: control frames at once, durable frames from the spool, bytes before their frames."""
 
     def __init__(
-        self, socket: ClientConnection, session: UUID, spool: Spool, transfer: Transfer, resend_s: float, monotonic: Callable[[], float]
+        self,
+        socket: ClientConnection,
+        session: UUID,
+        spool: Spool,
+        transfer: Transfer,
+        resend_s: float,
+        monotonic: Callable[[], float],
+        over: Callable[[UUID, int], None],
     ) -> None:
+        """Args: resend_s, after which an unacknowledged frame goes out again; over, the web layer wants nothing more of an attempt."""
         self.session = session
         self.wake = asyncio.Event()
+        self._over = over
         self._socket, self._spool, self._transfer = socket, spool, transfer
         self._resend_s, self._monotonic = resend_s, monotonic
         self._said: deque[Frame] = deque()
@@ -149,6 +158,11 @@ class Link:
                 except FileNotFoundError:
                     # The same bytes under another name went first.
                     self._stored.append((journal, frame.key))
+                    return
+                except AttemptOver as error:
+                    log.warning("%s: %s", frame.key, error.message)
+                    self._uploading.pop(frame.key, None)
+                    self._over(frame.attempt, frame.fence)
                     return
                 except TransferRefused as error:
                     log.error("%s refused: %s", frame.key, error.message)

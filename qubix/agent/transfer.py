@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,11 +13,13 @@ from uuid import UUID
 
 import httpx
 
-from qubix.kernel.errors import Invalid, Unavailable
+from qubix.kernel.errors import Conflict, Invalid, Unavailable
 
 CHUNK_BYTES = 1 << 20
 _TRY_AGAIN = (401, 404, 408, 409, 425, 429)
 """Answers that a new session, a little patience, or the `stop` that follows them resolves."""
+_STALE = "stale_attempt"
+"""The problem's code by which the web layer says what a `stop` frame says."""
 
 
 class TransferRefused(Invalid):
@@ -37,8 +40,14 @@ class BytesDiffer(TransferRefused):
     code = "bytes_differ"
 
 
+class AttemptOver(Conflict):
+    """The attempt is fenced off or over: the platform wants nothing more of it."""
+
+    code = _STALE
+
+
 class Transfer(Protocol):
-    """Moves bytes of attempts. All methods raise TransferFailed (try again) or TransferRefused (give up)."""
+    """Moves bytes of attempts. All methods raise TransferFailed (try again), TransferRefused (give up) or AttemptOver (forget it)."""
 
     async def put_blob(self, attempt: UUID, fence: int, sha256: str, path: Path) -> None:
         """Store a checkpoint's or artefact's bytes."""
@@ -111,9 +120,20 @@ def _judge(status: int, what: str, text: str) -> None:
     if status < 300:
         return
     told = f"{what}: {status} {text[:300]}"
+    if status == 409 and _code(text) == _STALE:
+        raise AttemptOver(told, next_step="kill it and forget it")
     if status >= 500 or status in _TRY_AGAIN:
         raise TransferFailed(told)
     raise TransferRefused(told)
+
+
+def _code(problem: str) -> str:
+    """The code of a problem+json body; empty for anything else."""
+    try:
+        found = json.loads(problem)
+    except ValueError:
+        return ""
+    return str(found.get("code", "")) if isinstance(found, dict) else ""
 
 
 async def _read(path: Path) -> AsyncIterator[bytes]:

@@ -33,7 +33,7 @@ from qubix.agent.protocol import (
     hello_bytes,
     parse_up,
 )
-from qubix.agent.transfer import TransferFailed, TransferRefused
+from qubix.agent.transfer import AttemptOver, TransferFailed, TransferRefused
 
 F = TypeVar("F", bound=Frame)
 
@@ -167,7 +167,7 @@ class FakePlatform:
 
 
 class FakeTransfer:
-    """Bytes in memory; `failing` puts fail first, `refused` names are never taken."""
+    """Bytes in memory; `failing` puts fail first; `refuse_all`, none is ever taken; `over`, the attempt is fenced off; `puts` counts them."""
 
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
@@ -175,8 +175,13 @@ class FakeTransfer:
         self.checkpoint: bytes | None = None
         self.failing = 0
         self.refuse_all = False
+        self.over = False
+        self.puts = 0
 
     async def put_blob(self, attempt: UUID, fence: int, sha256: str, path: Path) -> None:
+        self.puts += 1
+        if self.over:
+            raise AttemptOver("409 stale_attempt")
         if self.refuse_all:
             raise TransferRefused("413")
         if self.failing:

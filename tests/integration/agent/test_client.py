@@ -352,6 +352,18 @@ async def test_bytes_that_are_refused_are_left_out_of_the_manifest(world: World)
     assert (end.artefacts, end.checkpoints) == ((), ())
 
 
+async def test_an_attempt_whose_bytes_are_answered_as_fenced_off_is_forgotten_without_a_stop_frame(world: World) -> None:
+    world.transfer.over = True
+    await world.online()
+    await world.platform.want(desired_attempt("train", GPU))
+    await world.platform.until(lambda: world.platform.of(Running))
+    await world.idle()
+    tried = world.transfer.puts
+    await asyncio.sleep(0.5)
+    assert (world.transfer.puts, list(world.home.spool.iterdir())) == (tried, [])
+    assert world.platform.of(Finished) == []
+
+
 async def test_metrics_flow_while_a_job_runs(world: World) -> None:
     await world.online()
     assert world.platform.of(Metrics) == []

@@ -10,7 +10,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from qubix.agent.transfer import BytesDiffer, HttpTransfer, TransferFailed, TransferRefused
+from qubix.agent.transfer import AttemptOver, BytesDiffer, HttpTransfer, TransferFailed, TransferRefused
 
 ATTEMPT, CONTENT = UUID(int=1), b"x" * 3_000_000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -81,6 +81,15 @@ async def test_an_answer_says_whether_to_try_again(tmp_path: Path, status: int, 
     path.write_bytes(b"1")
     with pytest.raises(error):
         await transfer(lambda r: httpx.Response(status, text="why")).put_blob(ATTEMPT, 1, DIGEST, path)
+
+
+async def test_the_answer_that_an_attempt_is_over_is_told_apart_from_other_conflicts(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(b"1")
+    with pytest.raises(AttemptOver):
+        await transfer(lambda r: httpx.Response(409, json={"code": "stale_attempt"})).put_blob(ATTEMPT, 1, DIGEST, path)
+    with pytest.raises(TransferFailed):
+        await transfer(lambda r: httpx.Response(409, json={"code": "conflict"})).put_blob(ATTEMPT, 1, DIGEST, path)
 
 
 async def test_no_answer_at_all_is_tried_again(tmp_path: Path) -> None:
