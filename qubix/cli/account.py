@@ -9,7 +9,7 @@ import typer
 
 from qubix.cli import config, runfile
 from qubix.cli.client import Client, connect
-from qubix.cli.output import JsonFlag, Output, YesFlag, ago, table
+from qubix.cli.output import JsonFlag, Output, YesFlag, ago, ask, table
 from qubix.identity.model import Scope
 from qubix.kernel.errors import Invalid
 
@@ -26,15 +26,19 @@ def register(app: typer.Typer) -> None:
 
 
 def signup(
-    email: Annotated[str, typer.Option(prompt=True)],
-    password: Annotated[str, typer.Option(prompt=True, hide_input=True, confirmation_prompt=True)],
     url: UrlOption = None,
+    email: Annotated[str | None, typer.Option(help="Asked for at a terminal when it is not given.")] = None,
+    password: Annotated[str | None, typer.Option(help="The same.")] = None,
+    yes: YesFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Make an account and stay logged in on this machine (an API key in a file of mode 0600)."""
     out = Output(as_json)
     address = resolve_url(url)
-    account, user = sign_up(address, email, password)
+    chosen, secret = ask(out, yes, email=(email, "Email"), password=(password, "Password"))
+    if password is None and typer.prompt("Password again", hide_input=True, err=True) != secret:
+        raise Invalid("the two passwords differ", next_step="qubix signup again")
+    account, user = sign_up(address, chosen, secret)
     path = config.save(account)
     out.show(f"account {user['email']} made; its key is in {path}")
     out.finish({"user": user, "url": address, "config": str(path)}, then=("qubix wallet faucet 1000000", "qubix offers", "qubix run mnist"))
@@ -45,15 +49,15 @@ def login(
     email: Annotated[str | None, typer.Option(help="With a password instead of a key.")] = None,
     password: Annotated[str | None, typer.Option(help="Asked for when it is not given.")] = None,
     key: Annotated[str | None, typer.Option(help="An API key (qk_…).")] = None,
+    yes: YesFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Log in on this machine with an API key, or with email and password (which makes a key)."""
     out = Output(as_json)
     address = resolve_url(url)
     if key is None:
-        email = email or typer.prompt("Email", err=True)
-        password = password or typer.prompt("Password", hide_input=True, err=True)
-        key = key_for(address, str(email), str(password))
+        chosen, secret = ask(out, yes, email=(email, "Email"), password=(password, "Password"))
+        key = key_for(address, chosen, secret)
     with Client(address, key) as client:
         user = client.get("/api/auth/me")
     path = config.save(config.Account(address, key))
@@ -105,14 +109,18 @@ def keys_revoke(key_id: str, yes: YesFlag = False, as_json: JsonFlag = False) ->
 
 def resolve_url(given: str | None) -> str:
     """The address to talk to: the one given, the configured one, or the platform that runs on this machine."""
-    if given:
-        return given.rstrip("/")
+    found = given.rstrip("/") if given else default_url()
+    if found is None:
+        raise Invalid("no platform is known on this machine", next_step="name one with --url, or start one with qubix up")
+    return found
+
+
+def default_url() -> str | None:
+    """The configured address, else that of the platform in the default data folder, None when neither is there."""
     if config.config_path().exists():
         return config.load().url
     run = runfile.read(runfile.default_data_dir())
-    if run is not None and run.live and "application" in run.urls:
-        return run.urls["application"]
-    raise Invalid("no platform is known on this machine", next_step="name one with --url, or start one with qubix up")
+    return run.urls.get("application") if run is not None and run.live else None
 
 
 def connect_as_anybody() -> Client:

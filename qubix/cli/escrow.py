@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from qubix.cli.client import connect
-from qubix.cli.output import JsonFlag, Output, YesFlag, amount, table
+from qubix.cli.output import JsonFlag, Output, YesFlag, amount, ask, table
 
 app = typer.Typer(help="A job's escrow: look at it, dispute it, resolve a dispute.", no_args_is_help=True)
 
@@ -25,15 +25,16 @@ def show(escrow_id: Annotated[str, typer.Argument(help="The job's id.")], as_jso
 @app.command()
 def dispute(
     escrow_id: Annotated[str, typer.Argument(help="The job's id.")],
-    evidence: Annotated[str, typer.Option(prompt="What is wrong", help="What is wrong, for the arbiter.")],
+    evidence: Annotated[str | None, typer.Option(help="What is wrong, for the arbiter; asked for at a terminal.")] = None,
     yes: YesFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Freeze what the provider earned until an arbiter decides."""
     out = Output(as_json)
+    [told] = ask(out, yes, evidence=(evidence, "What is wrong"))
     out.confirm(f"Dispute the escrow of job {escrow_id}?", yes)
     with connect() as client:
-        escrow = client.post(f"/api/escrows/{escrow_id}/dispute", {"evidence": evidence})
+        escrow = client.post(f"/api/escrows/{escrow_id}/dispute", {"evidence": told})
     out.show("disputed; an arbiter decides within 14 days")
     out.finish(escrow, then=(f"qubix escrow show {escrow_id}", f"qubix show {escrow_id}"))
 

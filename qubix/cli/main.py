@@ -10,7 +10,7 @@ import typer
 from qubix import __version__
 from qubix.cli import account, demo, doctor, escrow, jobs, migrate, offers, provider, run, up, wallet
 from qubix.cli.client import ApiError
-from qubix.cli.output import ExitCode, JsonFlag, Output, fail
+from qubix.cli.output import ExitCode, JsonFlag, OptionMissing, Output, fail
 from qubix.kernel.errors import NotFound, QubixError
 
 app = typer.Typer(
@@ -45,12 +45,22 @@ def main() -> None:
         sys.exit(int(error.exit_code))
     except QubixError as error:
         fail(error.message, next_step=error.next_step, code=error.code, extra=error.extra, as_json=as_json)
-        sys.exit(int(ExitCode.NOT_FOUND if isinstance(error, NotFound) else ExitCode.ERROR))
+        sys.exit(int(_code_of(error)))
     except httpx.TransportError as error:
         where = _asked(error)
         next_step = "is it running? qubix status shows it, qubix up starts it, qubix login --url … points elsewhere"
         fail(f"nothing answers{where}: {error or type(error).__name__}", next_step=next_step, code="unreachable", as_json=as_json)
         sys.exit(int(ExitCode.ERROR))
+
+
+def _code_of(error: QubixError) -> ExitCode:
+    match error:
+        case NotFound():
+            return ExitCode.NOT_FOUND
+        case OptionMissing():
+            return ExitCode.USAGE
+        case _:
+            return ExitCode.ERROR
 
 
 def _asked(error: httpx.TransportError) -> str:

@@ -16,6 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from qubix.kernel.errors import Invalid
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document.")]
 YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -30,6 +32,12 @@ class ExitCode(enum.IntEnum):
     NOT_FINISHED = 101
     NOT_FOUND = 102
     CANCELLED = 103
+
+
+class OptionMissing(Invalid):
+    """An option is needed, and nobody can be asked for it."""
+
+    code = "option_missing"
 
 
 PIPE_WIDTH: Final = 200
@@ -91,6 +99,22 @@ class Output:
             raise typer.Exit(int(ExitCode.USAGE))
         if not typer.confirm(question, default=True, err=True):
             raise typer.Exit(int(ExitCode.ERROR))
+
+
+def ask(out: Output, yes: bool = False, /, **questions: tuple[str | None, str]) -> list[str]:
+    """The values of options that a command cannot do without: those given, the rest asked for at a terminal.
+
+    Args: questions, by option: what was given (None: nothing) and the question. A password is not echoed.
+    Raises: OptionMissing, naming every option that lacks, where nobody can be asked, or with -y or --json.
+    """
+    lacking = [name for name, (given, _) in questions.items() if given is None]
+    if lacking and (yes or out.as_json or not sys.stdin.isatty()):
+        options = " and ".join("--" + name.replace("_", "-") for name in lacking)
+        raise OptionMissing(f"{options} must be given: nobody is asked here", next_step=f"repeat the command with {options}")
+    return [
+        given if given is not None else typer.prompt(question, err=True, hide_input=name == "password")
+        for name, (given, question) in questions.items()
+    ]
 
 
 def fail(message: str, *, next_step: str = "", code: str = "error", extra: Mapping[str, Any] | None = None, as_json: bool = False) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from qubix.cli import config, runfile
 from qubix.cli.client import Client, connect
-from qubix.cli.output import JsonFlag, Output, YesFlag, ago, amount, gibibytes, table
+from qubix.cli.output import JsonFlag, Output, YesFlag, ago, amount, ask, gibibytes, table
 from qubix.cli.processes import end, seen
 from qubix.cli.supervise import signals_set, start_and_wait
 from qubix.kernel.errors import Conflict, Invalid, NotFound, QubixError
@@ -32,7 +32,7 @@ def default_home() -> Path:
 
 @app.command()
 def join(
-    price: Annotated[int, typer.Option(prompt="Price per GPU-hour in QU", min=1, help="Whole units per GPU-hour.")],
+    price: Annotated[int | None, typer.Option(min=1, help="Whole units per GPU-hour; asked for at a terminal.")] = None,
     declare_gpu: Annotated[
         list[str] | None, typer.Option("--declare-gpu", help="MODEL:<GB>GB[:COUNT], for a machine that NVML cannot ask; shown as declared.")
     ] = None,
@@ -45,15 +45,17 @@ def join(
     home: HomeOption = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is online; qubix provider leave stops it.")] = False,
     owner_pid: Annotated[int | None, typer.Option(hidden=True)] = None,
+    yes: YesFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Share this machine's GPUs: detects them, registers them, joins the Ray cluster, and stays until Ctrl-C. Repeating it is harmless."""
     out = Output(as_json)
     folder = (home or default_home()).resolve()
+    asked = _price(ask(out, yes, price=(None if price is None else str(price), "Price per GPU-hour in QU"))[0])
     if detach:
         line = [sys.executable, "-m", "qubix.cli.main", *(part for part in sys.argv[1:] if part not in ("--detach", "-d", "--json"))]
-        run = start_and_wait([*line, "--home", str(folder), "--price", str(price)], folder, "the node")
-        out.finish(_told(out, run, folder), then=("qubix provider status", "qubix provider price", "qubix provider leave"))
+        run = start_and_wait([*line, "--home", str(folder), "--price", str(asked)], folder, "the node")
+        out.finish(_told(out, run, folder), then=("qubix provider status", "qubix provider price NEW", "qubix provider leave"))
         return
     from qubix.cli.member import Member, Membership  # heavy: only where a node is started
 
@@ -68,7 +70,7 @@ def join(
         declared=tuple(declare_gpu or ()),
         name=name or platform.node() or "node",
         region=region,
-        price_per_hour=price,
+        price_per_hour=asked,
         price_class=price_class,
         owner=seen(owner_pid) if owner_pid else None,
     )
@@ -209,6 +211,12 @@ def earnings_table(earnings: list[Mapping[str, Any]]) -> Any:
         for item in earnings
     ]
     return table("Earnings", columns, rows, right=columns[1:])
+
+
+def _price(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise Invalid(f"{text!r} is no price", next_step="give whole units of at least 1: --price 1500")
+    return int(text)
 
 
 def _cluster(address: str | None, token_file: Path | None, data_dir: Path | None) -> tuple[str, Path]:
