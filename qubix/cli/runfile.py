@@ -7,6 +7,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import signal
 from collections.abc import Iterator
@@ -25,6 +26,11 @@ def default_data_dir() -> Path:
         return Path("/var/lib/qubix")
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(base) / "qubix"
+
+
+def named(command: str, data_dir: Path) -> str:
+    """A command about a data folder, as it must be typed: with --data-dir wherever the folder is not the default one."""
+    return command if data_dir == default_data_dir().resolve() else f"{command} --data-dir {shlex.quote(str(data_dir))}"
 
 
 @dataclasses.dataclass
@@ -83,7 +89,8 @@ def locked(data_dir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Conflict(
-                f"Qubix runs on {data_dir} already", next_step="qubix status shows it; qubix down stops it; --data-dir names another"
+                f"Qubix runs on {data_dir} already",
+                next_step=f"{named('qubix status', data_dir)} shows it; {named('qubix down', data_dir)} stops it; --data-dir names another",
             ) from None
         yield
 

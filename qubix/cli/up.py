@@ -13,10 +13,11 @@ import httpx
 import typer
 
 from qubix.cli import runfile
+from qubix.cli.account import default_url
 from qubix.cli.output import ExitCode, JsonFlag, Output, YesFlag, table
 from qubix.cli.processes import Running, end, seen
 from qubix.cli.supervise import start_and_wait
-from qubix.kernel.errors import NotFound, QubixError, Unavailable
+from qubix.kernel.errors import QubixError, Unavailable
 
 STOP_TIMEOUT_S: Final = 60.0
 PORT_DEFAULT: Final = 8080
@@ -51,7 +52,7 @@ def up(
     if detach:
         run, key = start_detached(folder, host=host, port=chosen, settings=settings)
         _show(out, folder, run, key)
-        out.finish(_document(folder, run, key), then=("qubix status", "qubix signup", "qubix down"))
+        out.finish(_document(folder, run, key), then=_next_after_up(folder, run))
         return
     _serve(out, folder, host, chosen, settings, seen(owner_pid) if owner_pid else None, key_file)
 
@@ -63,7 +64,7 @@ def down(data_dir: DataDirOption = None, yes: YesFlag = False, as_json: JsonFlag
     folder = (data_dir or runfile.default_data_dir()).resolve()
     stopped = stop(folder)
     out.show("stopped; its data stays" if stopped else "nothing was running")
-    out.finish({"stopped": stopped, "data_dir": str(folder)}, then=("qubix up",))
+    out.finish({"stopped": stopped, "data_dir": str(folder)}, then=(runfile.named("qubix up", folder),))
 
 
 def status(data_dir: DataDirOption = None, as_json: JsonFlag = False) -> None:
@@ -73,7 +74,8 @@ def status(data_dir: DataDirOption = None, as_json: JsonFlag = False) -> None:
     run = runfile.read(folder)
     if run is None or not run.live:
         out.show(f"not running on {folder}")
-        out.finish({"running": False, "data_dir": str(folder)}, then=("qubix up", "qubix doctor"), code=ExitCode.FAILED)
+        then = (runfile.named("qubix up", folder), runfile.named("qubix doctor", folder))
+        out.finish({"running": False, "data_dir": str(folder)}, then=then, code=ExitCode.FAILED)
         return
     health = _health(run.urls.get("application", ""))
     ready = run.state == "ready" and bool(health.get("ready"))
@@ -87,7 +89,8 @@ def status(data_dir: DataDirOption = None, as_json: JsonFlag = False) -> None:
     _show(out, folder, run, None)
     out.show(table("Processes", ("part", "processes", "state"), rows, right=("processes",)))
     document = {**_document(folder, run, None), "running": True, "ready": ready, "health": health}
-    out.finish(document, then=("qubix doctor", "qubix down"), code=ExitCode.DONE if ready else ExitCode.NOT_FINISHED)
+    then = (runfile.named("qubix doctor", folder), runfile.named("qubix down", folder))
+    out.finish(document, then=then, code=ExitCode.DONE if ready else ExitCode.NOT_FINISHED)
 
 
 def start_detached(
@@ -121,7 +124,10 @@ def stop(folder: Path) -> bool:
     if killed:
         with runfile.locked(folder):
             runfile.clear_remains(folder)
-        raise Unavailable("the supervisor did not stop in time and was killed; what it had started was ended", next_step="qubix status")
+        raise Unavailable(
+            "the supervisor did not stop in time and was killed; what it had started was ended",
+            next_step=runfile.named("qubix status", folder),
+        )
     return True
 
 
@@ -164,7 +170,15 @@ def _show(out: Output, folder: Path, run: runfile.RunFile, key: str | None) -> N
     ]
     out.show(table("Qubix", ("what", "where"), rows))
     if key:
-        out.show(f"\nfirst operator's key, shown once: [bold]{key}[/bold]", f"use it with: qubix login --url {address} --key …\n")
+        out.show(f"\nfirst operator's key, shown once: [bold]{key}[/bold]", f"use it with: qubix login --url {address} --key {key}\n")
+
+
+def _next_after_up(folder: Path, run: runfile.RunFile) -> tuple[str, ...]:
+    """The next commands, so that each works as it stands: they name this folder or address unless it is what they would take anyway."""
+    address = run.urls["application"]
+    signup = "qubix signup" if default_url() == address else f"qubix signup --url {address}"
+    status, join, down = (runfile.named(f"qubix {command}", folder) for command in ("status", "provider join", "down"))
+    return status, signup, join, down
 
 
 def _document(folder: Path, run: runfile.RunFile, key: str | None) -> dict[str, Any]:
@@ -211,11 +225,3 @@ def _port_default(host: str) -> int:
         except OSError:
             return 0
         return PORT_DEFAULT
-
-
-def require_run(folder: Path) -> runfile.RunFile:
-    """The run file of a live stack. Raises: NotFound when none runs there."""
-    run = runfile.read(folder)
-    if run is None or not run.live:
-        raise NotFound(f"no Qubix runs on {folder}", next_step="qubix up starts one; --data-dir names another folder")
-    return run
