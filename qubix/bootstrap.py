@@ -43,7 +43,7 @@ from qubix.market.search import OfferSearch
 from qubix.market.service import MarketService
 from qubix.market.store import MarketStore
 from qubix.postgres import leader
-from qubix.postgres.engine import Listener, Wakes, make_engine, read_url_file
+from qubix.postgres.engine import Listener, Wakes, dispose, make_engine, read_url_file
 from qubix.postgres.outbox import Outbox
 from qubix.providers.service import ProvidersService
 from qubix.providers.store import ProvidersStore
@@ -109,11 +109,11 @@ class Resources:
         return Listener(self.engine, channel, idle_s=idle_s)
 
     async def close(self) -> None:
-        """Send what is queued and close the pool."""
+        """Send what is queued and close the pool; bounded, also where the database does not answer."""
         await self.wakes.flush()
         if "search" in self.__dict__:
             await self.search.close()
-        await self.engine.dispose()
+        await dispose(self.engine)
 
 
 def open_resources(

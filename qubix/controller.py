@@ -24,6 +24,7 @@ from qubix import observability
 from qubix.bootstrap import Resources, Scope, open_resources, scope
 from qubix.jobs.blobs import UNREFERENCED_KEEP_S
 from qubix.kernel.errors import QubixError
+from qubix.kernel.tasks import end
 from qubix.postgres import leader, outbox
 from qubix.postgres.engine import DRIVER_TROUBLE
 from qubix.postgres.leader import NotLeader
@@ -67,18 +68,20 @@ class Controller:
             except AWAY as error:
                 log.warning("the database is away", error=str(error)[:300])
                 await asyncio.sleep(FAILURE_PAUSE_S)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._woken("jobs", self.step, idle_s=self._resources.settings.sweep_interval_s))
-                group.create_task(self._woken("outbox", self.publish, idle_s=1.0))
-                group.create_task(self._every(MONEY_S, self.money))
-                group.create_task(self._every(MONEY_S, self.market))
-                group.create_task(self._every(HOUSE_S, self.keep_house))
-        except BaseExceptionGroup as several:
-            lost, _ = several.split(NotLeader)
-            if lost is not None:
-                raise NotLeader("another controller leads", next_step="this one exits") from several
-            raise
+        loops = [
+            self._woken("jobs", self.step, idle_s=self._resources.settings.sweep_interval_s),
+            self._woken("outbox", self.publish, idle_s=1.0),
+            self._every(MONEY_S, self.money),
+            self._every(MONEY_S, self.market),
+            self._every(HOUSE_S, self.keep_house),
+        ]
+        tasks = [asyncio.create_task(loop) for loop in loops]
+        try:  # no TaskGroup: it cancels once, and waits for ever for a loop that missed it
+            over, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in over:
+                task.result()
+        finally:
+            await end(tasks)
 
     # -- jobs --
 
@@ -242,13 +245,10 @@ class Controller:
 
     async def _woken(self, channel: str, act: Callable[[], Awaitable[None]], *, idle_s: float) -> None:
         """Run `act` at each wake, and every `idle_s` without one."""
-        listener = self._resources.listen(channel, idle_s=idle_s)
-        try:
+        async with self._resources.listen(channel, idle_s=idle_s) as listener:
             await self._tried(act)
             async for _ in listener:
                 await self._tried(act)
-        finally:
-            await listener.close()
 
     async def _every(self, pause_s: float, act: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -273,17 +273,21 @@ async def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code: 0 stopped, 3 another leads."""
     resources = open_resources(settings)
     task = asyncio.create_task(Controller(resources).run())
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait())
     try:
-        await task
-    except asyncio.CancelledError:
-        return 0
+        await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set():
+            await task
     except NotLeader as error:
         log.error("not the leader any more", reason=error.message)
         return 3
     finally:
+        with contextlib.suppress(Exception):
+            await end([task, stopping])
         with contextlib.suppress(Exception):
             await resources.close()
     return 0

@@ -30,13 +30,13 @@ from qubix.agent.protocol import (
 )
 from qubix.bootstrap import scope
 from qubix.kernel.errors import Invalid, QubixError
+from qubix.kernel.tasks import end
 from qubix.observability import logger
 from qubix.scheduling.sessions import Opened, SessionOver
 from serve_app.api.shapes import PROBLEMS
 from serve_app.calls import address_of
 from serve_app.errors import is_passing_conflict
 from serve_app.limits import Bucket
-from serve_app.tasks import end
 from serve_app.web import Web, web_of
 
 router = APIRouter(prefix="/agent/v1", tags=["agents"])

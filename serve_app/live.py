@@ -22,13 +22,13 @@ from qubix.bootstrap import Scope, scope
 from qubix.identity.model import Principal
 from qubix.identity.model import Scope as Grant
 from qubix.kernel.errors import NotFound, QubixError, Unauthenticated
+from qubix.kernel.tasks import end
 from qubix.live import hub as live_hub
 from qubix.live.feed import Resync
 from qubix.live.outlet import Outlet
 from qubix.live.topics import TOPICS_MAX, Topic, TopicKind, parse
 from serve_app.api.shapes import Body
 from serve_app.calls import COOKIE
-from serve_app.tasks import end
 from serve_app.web import Web, web_of
 
 router = APIRouter()

@@ -12,6 +12,7 @@ from fastapi import Request, WebSocket
 
 from qubix.bootstrap import Resources, scope
 from qubix.kernel.ids import new_id
+from qubix.kernel.tasks import end
 from qubix.live.feed import EventReader, Feed
 from qubix.live.hub import Hub, LiveHub, LocalRelay
 from qubix.live.store import PostgresReader
@@ -23,7 +24,6 @@ from serve_app.limits import RateLimits
 from serve_app.metrics import Measurements
 from serve_app.origin import Origins
 from serve_app.sockets import AgentSockets, ClientSockets
-from serve_app.tasks import end
 
 PAUSE_S: Final = 1.0
 SESSIONS: Final = "sessions"
@@ -66,17 +66,19 @@ class Web:
                 await asyncio.sleep(PAUSE_S)
 
     async def _hear_events(self) -> None:
-        async for _ in self.resources.listen("events"):
-            self.feed.wake()
+        async with self.resources.listen("events") as listener:
+            async for _ in listener:
+                self.feed.wake()
 
     async def _publish(self) -> None:
         """Give positions to committed events. Every replica tries; the advisory lock lets one through."""
-        async for _ in self.resources.listen("outbox"):
-            try:
-                await self._publish_once()
-            except Exception as error:
-                log.warning("cannot publish events", error=type(error).__name__)
-                await asyncio.sleep(PAUSE_S)
+        async with self.resources.listen("outbox") as listener:
+            async for _ in listener:
+                try:
+                    await self._publish_once()
+                except Exception as error:
+                    log.warning("cannot publish events", error=type(error).__name__)
+                    await asyncio.sleep(PAUSE_S)
 
     async def _publish_once(self) -> None:
         count = outbox.PUBLISH_BATCH_MAX
@@ -89,19 +91,21 @@ class Web:
             self.feed.wake()
 
     async def _send_desired(self) -> None:
-        listener, connections = self.resources.listen("nodes"), 0
-        async for nodes in listener:
-            if listener.connections != connections:
-                connections = listener.connections
-                self.agents.refresh_all()
-            else:
-                self.agents.refresh(nodes)
+        connections = 0
+        async with self.resources.listen("nodes") as listener:
+            async for nodes in listener:
+                if listener.connections != connections:
+                    connections = listener.connections
+                    self.agents.refresh_all()
+                else:
+                    self.agents.refresh(nodes)
 
     async def _check_clients(self) -> None:
-        async for users in self.resources.listen(SESSIONS):
-            self.clients.check(users)
-            if users:
-                self.callers.forget()
+        async with self.resources.listen(SESSIONS) as listener:
+            async for users in listener:
+                self.clients.check(users)
+                if users:
+                    self.callers.forget()
 
 
 def make_web(resources: Resources) -> Web:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import stat
 from pathlib import Path
 from typing import Final
@@ -12,11 +13,15 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from qubix.kernel.errors import Invalid
+from qubix.kernel.tasks import end
 
 POOL_SIZE = 10
 POOL_TIMEOUT_S = 10
 WAKE_TRIES_MAX = 3
 WAKE_PAUSE_S = 0.5
+CONNECT_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 5.0
+"""How long a process that stops waits for the database to take leave: it may be gone, or stopped itself."""
 DRIVER_TROUBLE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What asyncpg raises when the server goes away: its last two are no PostgresErrors."""
 
@@ -52,7 +57,15 @@ def make_engine(url: str, *, pool_size: int = POOL_SIZE) -> AsyncEngine:
 async def connect(engine: AsyncEngine) -> asyncpg.Connection:
     """A connection outside the pool, to listen on. The caller closes it."""
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    return await asyncpg.connect(url, server_settings={"application_name": "qubix listener"}, command_timeout=30)
+    settings = {"application_name": "qubix listener"}
+    return await asyncpg.connect(url, server_settings=settings, timeout=CONNECT_TIMEOUT_S, command_timeout=30)
+
+
+async def dispose(engine: AsyncEngine) -> None:
+    """Close the pool's idle connections; gives up after CLOSE_TIMEOUT_S, where the database does not answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await engine.dispose()
 
 
 class Wakes:
@@ -77,9 +90,11 @@ class Wakes:
             self._sender = asyncio.create_task(self._send(), name="wakes")
 
     async def flush(self) -> None:
-        """Wait until everything queued so far has been sent."""
-        if self._sender is not None:
-            await asyncio.wait([self._sender])
+        """Wait until everything queued so far has been sent; what is not on its way after CLOSE_TIMEOUT_S is dropped."""
+        if self._sender is None:
+            return
+        _, late = await asyncio.wait([self._sender], timeout=CLOSE_TIMEOUT_S)
+        await end(late)
 
     async def _send(self) -> None:
         failed = 0
@@ -106,7 +121,7 @@ class Wakes:
 class Listener:
     """Hears wakes. `async for payloads in listener`: a set of payloads, or an empty set when `idle_s` went by without one.
 
-    Survives the loss of its connection: it reconnects, and the empty set tells its reader to look for itself. Who does not
+    Whoever listens closes it: `async with resources.listen(…) as listener`. Survives the loss of its connection: it reconnects, and the empty set tells its reader to look for itself. Who does not
     look at every empty set watches `connections`: when that has grown, wakes may have been missed.
     """
 
@@ -119,13 +134,20 @@ class Listener:
         self._connection: asyncpg.Connection | None = None
         self.connections = 0
 
+    async def __aenter__(self) -> Listener:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
     def __aiter__(self) -> Listener:
         return self
 
     async def __anext__(self) -> set[str]:
         await self._ensure()
         try:
-            await asyncio.wait_for(self._wake.wait(), self._idle_s)
+            async with asyncio.timeout(self._idle_s):  # wait_for would swallow a cancellation that meets a wake
+                await self._wake.wait()
         except TimeoutError:
             return set()
         self._wake.clear()
@@ -133,20 +155,28 @@ class Listener:
         return heard
 
     async def close(self) -> None:
-        """Stop listening."""
-        if self._connection is not None and not self._connection.is_closed():
-            await self._connection.close()
-        self._connection = None
+        """Stop listening, whether the server answers or not."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            with contextlib.suppress(*DRIVER_TROUBLE):
+                await connection.close(timeout=CLOSE_TIMEOUT_S)
 
     async def _ensure(self) -> None:
         if self._connection is not None and not self._connection.is_closed():
             return
         try:
-            self._connection = await connect(self._engine)
-            await self._connection.add_listener(self._channel, self._hear)
-            self.connections += 1
+            connection = await connect(self._engine)
         except DRIVER_TROUBLE:
-            self._connection = None  # the server is away; the idle time-out paces the next try
+            return  # the server is away; the idle time-out paces the next try
+        try:
+            await connection.add_listener(self._channel, self._hear)
+        except BaseException as error:  # a cancellation too: nobody else knows this connection
+            connection.terminate()
+            if isinstance(error, DRIVER_TROUBLE):
+                return
+            raise
+        self._connection = connection
+        self.connections += 1
 
     def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         self._heard.add(str(payload))

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from qubix.bootstrap import Resources
 from qubix.controller import Controller
+from qubix.kernel.tasks import end
 from serve_app.app import create_app
-from serve_app.tasks import end
 from tests.conftest import Database
 
 PASSWORD = "correct horse battery"
@@ -130,7 +130,8 @@ async def served(web_resources: Resources, owner: AsyncConnection) -> AsyncItera
     """The application behind uvicorn on a free port, for WebSockets and broken bodies."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(web_resources), log_level="warning", lifespan="on", access_log=False)
+    app = create_app(web_resources)
+    config = uvicorn.Config(app, log_level="warning", lifespan="on", access_log=False, timeout_graceful_shutdown=10)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     await until(lambda: server.started)
@@ -138,4 +139,5 @@ async def served(web_resources: Resources, owner: AsyncConnection) -> AsyncItera
     yield found
     await found.close()
     server.should_exit = True
-    await serving
+    async with asyncio.timeout(60):
+        await serving

@@ -58,6 +58,21 @@ async def test_p_b37_a06_a_funded_job_reaches_an_idle_node_at_once(
     assert await problems(owner) == []
 
 
+async def test_a_controller_stops_though_one_of_its_loops_misses_the_cancellation(controller_resources: Resources) -> None:
+    class Stubborn(Controller):
+        async def market(self) -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    task = asyncio.create_task(Stubborn(controller_resources).run())
+    async with asyncio.timeout(10):
+        while not await _epoch(controller_resources):
+            pass
+    task.cancel()
+    _, alive = await asyncio.wait([task], timeout=5)
+    assert not alive
+
+
 async def test_the_older_controller_stops_when_another_begins(controller_resources: Resources, database: Database) -> None:
     second = database.resources("qubix_controller")
     async with working(controller_resources) as first:
