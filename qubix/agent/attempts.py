@@ -8,10 +8,9 @@ import logging
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from uuid import UUID
 
 from qubix.agent.devices import DeviceSource
 from qubix.agent.home import Home
@@ -23,13 +22,12 @@ from qubix.agent.protocol import (
     Durable,
     Exit,
     Finished,
-    Log,
     Progress,
     Running,
     Stream,
 )
 from qubix.agent.runner import Runner, RunnerDied, RunnerEvent, RunRequest, is_last
-from qubix.agent.spool import Journal, Spool
+from qubix.agent.spool import NO_SESSION, Journal, Spool
 from qubix.agent.transfer import AttemptOver, Transfer, TransferFailed, TransferRefused
 from qubix.sandbox.events import ArtefactReady, CheckpointReady, Ended, LogText, ProgressReport, RestoreFailed, Started
 from qubix.sandbox.spec import InputMount, Limits, Program, SandboxSpec
@@ -40,8 +38,6 @@ LIMIT_BACKSTOP_S = 5.0
 RUNNER_DEATH_GRACE_S = 3.0
 """A dead runner may be the first sign of a dying node: the agent waits this long, and so does not report a lost node as a failed attempt."""
 EVENTS_QUEUED_MAX = 256
-NO_SESSION = UUID(int=0)
-"""Stands in spooled frames; the session that is open when a frame is sent takes its place."""
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +75,6 @@ class AttemptRun:
     _started_at: float | None = None
     _runner_asked: bool = False
     _fetching: asyncio.Task[SandboxSpec] | None = None
-    _ends: dict[Stream, int] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Do all of it. Returns when the attempt's last process is gone and its devices are free."""
@@ -303,21 +298,9 @@ class AttemptRun:
         self._write(journal, Stream.AGENT, line + "\n")
 
     def _write(self, journal: Journal, stream: Stream, text: str) -> None:
-        # Offsets are counted here: the agent's own lines share a stream with the sandbox's.
-        offset = self._ends.get(stream, 0)
-        self._ends[stream] = offset + len(text.encode())
-        self._spool(
-            journal,
-            Log(
-                session=NO_SESSION,
-                attempt=self.attempt.id,
-                fence=self.attempt.fence,
-                stream=stream,
-                offset=offset,
-                text=text,
-                node_at=time.time(),
-            ),
-        )
+        if not self._silent:
+            journal.log(stream, text, time.time())
+            self.tools.wake()
 
     def _spool(self, journal: Journal, frame: Durable) -> None:
         if not self._silent:

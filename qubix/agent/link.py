@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from uuid import UUID
 
 from websockets.asyncio.client import ClientConnection
 
-from qubix.agent.protocol import Artefact, Checkpoint, Durable, Finished, Frame, Metrics, Progress
+from qubix.agent.protocol import Artefact, Checkpoint, Durable, Finished, Frame, Metrics, Progress, Stream
 from qubix.agent.spool import Journal, Spool
 from qubix.agent.transfer import AttemptOver, Transfer, TransferFailed, TransferRefused
 
@@ -166,7 +167,7 @@ class Link:
                     return
                 except TransferRefused as error:
                     log.error("%s refused: %s", frame.key, error.message)
-                    journal.refuse(frame.key)
+                    self._refuse(journal, frame, error.message)
                     return
                 except TransferFailed as error:
                     log.warning("%s: %s", frame.key, error.message)
@@ -175,6 +176,12 @@ class Link:
         finally:
             self._uploading.pop(frame.key, None)
             self.wake.set()
+
+    def _refuse(self, journal: Journal, frame: Artefact | Checkpoint, why: str) -> None:
+        """Leave it out of the attempt, and tell the job's owner."""
+        what = f"output file {frame.name!r}" if isinstance(frame, Artefact) else f"checkpoint {frame.number}"
+        journal.refuse(frame.key)
+        journal.log(Stream.AGENT, f"{what} was not taken by the platform: {why}\n", time.time())
 
     def _journal(self, key: str) -> Journal | None:
         try:

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from qubix.agent.protocol import Artefact, Checkpoint, Durable, Finished, Log, Running, parse_up
+from qubix.agent.protocol import Artefact, Checkpoint, Durable, Finished, Log, Running, Stream, parse_up
 
+NO_SESSION = UUID(int=0)
+"""Stands in spooled frames; the session that is open when a frame is sent takes its place."""
 SPOOL_SIZE_MAX_BYTES = 512 << 20
 _DURABLE = (Running, Log, Checkpoint, Artefact, Finished)
 
@@ -73,6 +75,13 @@ class Journal:
         self._write({"frame": frame.model_dump(mode="json")}, frame)
         return True
 
+    def log(self, stream: Stream, text: str, node_at: float) -> bool:
+        """Append text to a log stream. Offsets are counted here: the agent's own lines share a stream with the sandbox's."""
+        offset = self.manifest.log_ends.get(stream.value, 0)
+        return self.append(
+            Log(session=NO_SESSION, attempt=self.attempt, fence=self.fence, stream=stream, offset=offset, text=text, node_at=node_at)
+        )
+
     def acknowledge(self, key: str) -> None:
         """The web layer has it: never send it again, unless it is reported missing."""
         if key in self._unacked:
@@ -93,7 +102,7 @@ class Journal:
         """Take the oldest key to send; `finished` comes only when everything else is acknowledged. None: nothing to send now."""
         for key in self._due:
             if key.endswith("/finished") and len(self._unacked) > 1:
-                return None
+                continue
             del self._due[key]
             return key
         return None
@@ -131,7 +140,8 @@ class Journal:
         self.blob(sha256).unlink(missing_ok=True)
 
     def refuse(self, key: str) -> None:
-        """The web layer will never take these bytes: leave the frame out of the attempt."""
+        """The web layer will never take these bytes: leave the frame out of the attempt, after a restart as well."""
+        self._write({"refused": key})
         self.refused.add(key)
         self.acknowledge(key)
 
@@ -174,6 +184,8 @@ class Journal:
                     break
                 frame = parse_up(json.dumps(record["frame"])) if "frame" in record else None
                 self._note(offset, len(line), frame if isinstance(frame, _DURABLE) else None)
+                if "refused" in record:
+                    self.refused.add(record["refused"])
                 self._unacked.pop(record.get("ack", ""), None)
                 self._due.pop(record.get("ack", ""), None)
                 offset += len(line)

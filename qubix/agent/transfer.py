@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 from uuid import UUID
 
@@ -119,21 +119,22 @@ class HttpTransfer:
 def _judge(status: int, what: str, text: str) -> None:
     if status < 300:
         return
-    told = f"{what}: {status} {text[:300]}"
-    if status == 409 and _code(text) == _STALE:
+    found = _problem(text)
+    told = f"{what}: {status} {str(found.get('detail', text))[:300]}"
+    if status == 409 and found.get("code") == _STALE:
         raise AttemptOver(told, next_step="kill it and forget it")
     if status >= 500 or status in _TRY_AGAIN:
         raise TransferFailed(told)
     raise TransferRefused(told)
 
 
-def _code(problem: str) -> str:
-    """The code of a problem+json body; empty for anything else."""
+def _problem(text: str) -> dict[str, Any]:
+    """The members of a problem+json body; none for anything else."""
     try:
-        found = json.loads(problem)
+        found = json.loads(text)
     except ValueError:
-        return ""
-    return str(found.get("code", "")) if isinstance(found, dict) else ""
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 async def _read(path: Path) -> AsyncIterator[bytes]:

@@ -350,6 +350,22 @@ async def test_bytes_that_are_refused_are_left_out_of_the_manifest(world: World)
     await world.platform.until(lambda: world.platform.of(Finished))
     end = world.platform.of(Finished)[0]
     assert (end.artefacts, end.checkpoints) == ((), ())
+    said = "".join(f.text for f in world.platform.of(Log) if f.stream == "agent")
+    assert "output file 'model.pt' was not taken by the platform: 413" in said
+
+
+async def test_bytes_that_were_refused_before_a_crash_are_left_out_of_the_manifest_after_it(world: World) -> None:
+    world.transfer.refuse_all = True
+    world.platform.answer = lambda frame: [] if isinstance(frame, Finished) else None
+    await world.online()
+    await world.platform.want(desired_attempt("train", GPU))
+    await world.platform.until(lambda: world.platform.of(Finished))
+    await world.stop()
+    world.platform.frames.clear()
+    world.start()
+    await world.platform.until(lambda: world.platform.of(Finished))
+    end = world.platform.of(Finished)[0]
+    assert (end.artefacts, end.checkpoints) == ((), ())
 
 
 async def test_an_attempt_whose_bytes_are_answered_as_fenced_off_is_forgotten_without_a_stop_frame(world: World) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qubix.agent.protocol import Checkpoint, Exit, Finished, Log, Running, Stream
+from qubix.agent.protocol import Artefact, Checkpoint, Exit, Finished, Log, Running, Stream
 from qubix.agent.spool import Spool
 
 ATTEMPT, NONE, SESSION = UUID(int=7), UUID(int=0), UUID(int=9)
@@ -100,6 +100,33 @@ def test_the_manifest_of_a_crashed_attempt_is_known(tmp_path: Path) -> None:
     assert again.manifest.log_ends == {"out": 6}
     assert again.manifest.checkpoints == [1]
     assert again.manifest.ran_ms == 1500
+
+
+def test_what_the_platform_refused_stays_refused_after_a_crash(tmp_path: Path) -> None:
+    journal = Spool(tmp_path).open(ATTEMPT, 1)
+    artefact = Artefact(session=NONE, attempt=ATTEMPT, fence=1, name="big.bin", sha256="0" * 64, size=3)
+    journal.append(artefact)
+    journal.append(finished())
+    journal.refuse(artefact.key)
+    again = Spool(tmp_path).get(ATTEMPT)
+    assert again is not None
+    assert again.refused == {artefact.key}
+    assert again.unacknowledged() == [finished().key]
+
+
+def test_what_came_after_finished_is_sent_before_it(tmp_path: Path) -> None:
+    journal = Spool(tmp_path).open(ATTEMPT, 1)
+    journal.append(finished())
+    journal.log(Stream.AGENT, "late\n", 1.0)
+    assert journal.next_due() == f"{ATTEMPT}/log/agent/0"
+    assert journal.next_due() is None
+
+
+def test_the_agents_lines_follow_the_sandboxs_in_their_stream(tmp_path: Path) -> None:
+    journal = Spool(tmp_path).open(ATTEMPT, 1)
+    assert journal.log(Stream.AGENT, "é\n", 1.0)
+    assert journal.log(Stream.AGENT, "b\n", 1.0)
+    assert journal.manifest.log_ends == {"agent": 5}
 
 
 def test_a_forgotten_attempt_leaves_nothing(tmp_path: Path) -> None:
