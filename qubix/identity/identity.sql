@@ -19,7 +19,8 @@ END $$;
 REVOKE ALL ON FUNCTION begin_request FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION begin_request TO qubix_web;
 
-GRANT SELECT, INSERT, UPDATE ON users TO qubix_web;
+-- Column by column: a hole in the web layer makes nobody operator or arbiter, gives no account to another address and enables no disabled one.
+GRANT SELECT, INSERT (id, email, name, password_hash), UPDATE (name, password_hash) ON users TO qubix_web;
 GRANT SELECT, INSERT, UPDATE, DELETE ON api_keys, sessions, idempotency_keys TO qubix_web;
 GRANT SELECT (id, email, name, roles, created_at) ON users TO qubix_controller, qubix_treasury;
 GRANT SELECT, DELETE ON sessions, idempotency_keys TO qubix_controller;

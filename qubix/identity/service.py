@@ -62,23 +62,24 @@ class IdentityService:
         self._passwords = passwords
         self._open_wallets = open_wallets
 
-    async def signup(self, email: str, password: str, name: str = "", *, roles: frozenset[Role] = frozenset()) -> User:
+    async def signup(self, email: str, password: str, name: str = "") -> User:
         """Make an account and its wallets.
 
         Raises: Invalid for a bad address, password or name; EmailTaken.
         """
         email, name = model.normal_email(email), model.check_name(name)
         model.check_password(password)
-        return await self._add(email, await self._passwords.hash(password), name, roles)
+        return await self._add(email, await self._passwords.hash(password), name)
 
     async def first_operator(self, email: str, name: str = "Operator") -> tuple[User, Key] | None:
         """Make the first operator (who may also arbitrate) and a key with every scope; None where there is one already.
 
-        The account has no password: it is used by its key, shown once.
+        The account has no password: it is used by its key, shown once. Only on a connection of the database's owner.
         """
         if await self._store.operator_exists():
             return None
-        user = await self._add(model.normal_email(email), None, model.check_name(name), frozenset(Role))
+        added = await self._add(model.normal_email(email), None, model.check_name(name))
+        user = _user(await self._store.set_roles(added.id, sorted(role.value for role in Role)))
         return user, await self.add_key(user.id, "first operator", [scope.value for scope in Scope])
 
     async def login(self, email: str, password: str, *, kind: Via = Via.BEARER) -> tuple[User, Session]:
@@ -202,8 +203,8 @@ class IdentityService:
         """Forget expired sessions and idempotency keys past retention. Returns how many rows."""
         return await self._store.sweep(model.IDEMPOTENCY_RETENTION_S, SWEEP_BATCH_MAX)
 
-    async def _add(self, email: str, password_hash: str | None, name: str, roles: frozenset[Role]) -> User:
-        row = await self._store.add_user(new_id(), email, name, password_hash, sorted(role.value for role in roles))
+    async def _add(self, email: str, password_hash: str | None, name: str) -> User:
+        row = await self._store.add_user(new_id(), email, name, password_hash)
         if row is None:
             raise EmailTaken("There is an account with this address already.", next_step="Log in instead.", field="email")
         user = _user(row)

@@ -85,8 +85,9 @@ _BY_SESSION: Final = sa.text("""
 SELECT u.id, u.roles, NULL AS scopes, s.kind AS via, s.id AS credential_id, false AS touch
 FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.token_hash = :hash AND s.expires_at > now() AND u.disabled_at IS NULL
 """)
+# No word of roles: the web role may not write them.
 _ADD_USER: Final = sa.text("""
-INSERT INTO users (id, email, name, password_hash, roles) VALUES (:id, :email, :name, :hash, :roles)
+INSERT INTO users (id, email, name, password_hash) VALUES (:id, :email, :name, :hash)
 ON CONFLICT (email) DO NOTHING RETURNING id, email, name, roles, created_at
 """)
 _PATCH: Final = sa.text("""
@@ -104,9 +105,15 @@ class IdentityStore:
     async def _one(self, statement: sa.TextClause, **values: Any) -> sa.Row[Any] | None:
         return (await self._connection.execute(statement, values)).one_or_none()
 
-    async def add_user(self, user_id: UUID, email: str, name: str, password_hash: str | None, roles: list[str]) -> sa.Row[Any] | None:
-        """Insert an account; None when the address is taken."""
-        return await self._one(_ADD_USER, id=user_id, email=email, name=name, hash=password_hash, roles=roles)
+    async def add_user(self, user_id: UUID, email: str, name: str, password_hash: str | None) -> sa.Row[Any] | None:
+        """Insert an account without roles; None when the address is taken."""
+        return await self._one(_ADD_USER, id=user_id, email=email, name=name, hash=password_hash)
+
+    async def set_roles(self, user_id: UUID, roles: list[str]) -> sa.Row[Any] | None:
+        """Give an account exactly these roles. The database lets nobody but its owner do this."""
+        return await self._one(
+            sa.text("UPDATE users SET roles = :roles WHERE id = :id RETURNING id, email, name, roles, created_at"), id=user_id, roles=roles
+        )
 
     async def user(self, user_id: UUID) -> sa.Row[Any] | None:
         """The account, or None."""

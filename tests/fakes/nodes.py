@@ -75,7 +75,7 @@ def sample(uuids: Sequence[str], *, temperature_c: float | None = 50.0) -> NodeS
 async def person(resources: Resources, email: str = "") -> UserId:
     """An account without a password (hashing one costs 50 ms)."""
     async with scope(resources) as s:
-        made = await s.identity._add(email or f"{uuid4().hex}@example.com", None, "", frozenset())
+        made = await s.identity._add(email or f"{uuid4().hex}@example.com", None, "")
         return made.id
 
 

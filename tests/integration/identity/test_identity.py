@@ -15,6 +15,8 @@ from qubix.identity.model import EmailTaken, Key, Role, Scope, ScopeMissing, Use
 from qubix.identity.service import KeyReused, StillRunning, request_hash
 from qubix.kernel.errors import Conflict, Invalid, NotFound, Unauthenticated
 from qubix.kernel.ids import UserId
+from qubix.postgres.embedded import OWNER
+from tests.conftest import Database
 
 pytestmark = pytest.mark.postgres
 PASSWORD = "correct horse battery"
@@ -149,16 +151,46 @@ async def test_a_password_changes_only_with_the_current_one_and_ends_every_sessi
         await s.identity.login("ada@example.com", "a brand new one")
 
 
-async def test_the_first_operator_is_made_once_under_a_race(resources: Resources) -> None:
+async def test_the_first_operator_is_made_once_under_a_race(resources: Resources, database: Database) -> None:
+    owners = database.resources(OWNER)
+
     async def make(number: int) -> tuple[User, Key] | None:
-        async with scope(resources) as s:
+        async with scope(owners) as s:
             return await s.identity.first_operator(f"op{number}@example.com")
 
     made = [result for result in await asyncio.gather(*(make(n) for n in range(4))) if result is not None]
+    await owners.close()
     assert len(made) == 1
     async with scope(resources) as s:
         _, key = made[0]
         assert (await s.identity.authenticate(key.secret or "")).roles == frozenset(Role)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE users SET roles = ARRAY['operator'] WHERE id = :id",
+        "INSERT INTO users (id, email, roles) VALUES (gen_random_uuid(), 'eve@example.com', ARRAY['arbiter'])",
+        "INSERT INTO users (id, email) VALUES (:id, 'eve@example.com') ON CONFLICT (id) DO UPDATE SET roles = ARRAY['operator']",
+        "UPDATE users SET email = 'eve@example.com' WHERE id = :id",
+        "UPDATE users SET disabled_at = NULL WHERE id = :id",
+        "DELETE FROM users WHERE id = :id",
+        "ALTER TABLE users DISABLE TRIGGER ALL",
+    ],
+)
+async def test_a_hole_in_the_web_layer_makes_nobody_operator_or_arbiter(resources: Resources, statement: str) -> None:
+    user_id = await signup(resources)
+    with pytest.raises(DBAPIError, match=r"permission denied|must be owner"):
+        async with scope(resources) as s:
+            await s.connection.execute(sa.text(statement), {"id": user_id} if ":id" in statement else {})
+    async with scope(resources) as s:
+        assert (await s.identity.me(user_id)).roles == frozenset()
+
+
+async def test_the_web_role_cannot_make_the_first_operator(resources: Resources) -> None:
+    with pytest.raises(DBAPIError, match="permission denied"):
+        async with scope(resources) as s:
+            await s.identity.first_operator("eve@example.com")
 
 
 async def test_the_same_idempotency_key_gives_the_same_answer_and_another_body_a_conflict(resources: Resources) -> None:
