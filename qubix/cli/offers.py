@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from qubix.cli.account import connect_as_anybody
-from qubix.cli.output import JsonFlag, Output, amount, gibibytes, table
+from qubix.cli.output import JsonFlag, Output, amount, memory, table
 
 _GROUPS: Final = {"gpu": "model", "provider": "provider"}
 
@@ -49,7 +49,7 @@ def offer_table(items: Iterable[Mapping[str, Any]], chosen: str | None = None) -
             "✔" if chosen is not None and str(item.get("id")) == chosen else "",
             str(item.get("id")),
             item.get("model"),
-            gibibytes(item.get("vram_bytes")),
+            memory(item.get("vram_bytes")),
             _free(item),
             amount(item.get("price_per_hour")),
             item.get("region"),

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qubix.kernel.errors import Invalid
+from qubix.kernel.sizes import gigabytes
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document.")]
 YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -160,9 +161,9 @@ def amount(value: int | None) -> str:
     return "-" if value is None else f"{value:,} QU".replace(",", " ")
 
 
-def gibibytes(size: int | None) -> str:
-    """Bytes as GiB, where known."""
-    return "-" if size is None else f"{size / 2**30:.0f} GiB"
+def memory(size: int | None) -> str:
+    """Bytes of memory in GB, where known; see qubix.kernel.sizes."""
+    return "-" if size is None else gigabytes(size)
 
 
 def ago(moment: str | None) -> str:

@@ -14,7 +14,7 @@ import typer
 
 from qubix.cli import config, runfile
 from qubix.cli.client import Client, connect
-from qubix.cli.output import JsonFlag, Output, YesFlag, ago, amount, ask, gibibytes, table
+from qubix.cli.output import JsonFlag, Output, YesFlag, ago, amount, ask, memory, table
 from qubix.cli.processes import end, seen
 from qubix.cli.supervise import signals_set, start_and_wait
 from qubix.kernel.errors import Conflict, Invalid, NotFound, QubixError
@@ -106,7 +106,7 @@ def status(as_json: JsonFlag = False) -> None:
         (
             node["name"],
             node["presence"] + (" paused" if node["paused"] else "") + (" draining" if node["draining"] else ""),
-            f"{len(node['devices'])} × {offer['model']} {gibibytes(offer['vram_bytes'])} ({offer['detected_by']})",
+            f"{len(node['devices'])} × {offer['model']} {memory(offer['vram_bytes'])} ({offer['detected_by']})",
             f"{offer['gpus_free']}/{offer['gpus']}",
             amount(offer["price_per_hour"]),
             node["sandbox"].get("limits") if node["sandbox"].get("ok") == "yes" else f"no: {node['sandbox'].get('reason')}",

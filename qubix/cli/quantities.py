@@ -8,14 +8,18 @@ from typing import Final
 
 import typer
 
-_SIZES: Final = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+from qubix.kernel.sizes import ALLOWED, parse_size
+
 _TIMES: Final = {"": 1, "S": 1, "M": 60, "MIN": 60, "H": 3600, "D": 86400}
 _NUMBER: Final = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$")
 
 
 def size_bytes(text: str) -> int:
-    """`24GB`, `512MiB`, `1000` as bytes. Raises: typer.BadParameter."""
-    return _read(text, _SIZES, "a size such as 24GB or 512MiB")
+    """The least bytes that `24GB`, `512MiB` or `24` covers: a card that is sold as 24 GB has them. Raises: typer.BadParameter."""
+    try:
+        return parse_size(text).least
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not {error}; units are {', '.join(ALLOWED)}") from None
 
 
 def duration_s(text: str) -> int:

@@ -170,6 +170,9 @@ def _holds(offer: Offer, condition: Condition) -> bool:
     actual = _actual(offer, condition.field)
     if actual is None:
         return False
+    if condition.upto:
+        assert isinstance(actual, int)  # noqa: S101  (only sizes have two edges)
+        return any(int(least) <= actual <= most for least, most in zip(condition.values, condition.upto, strict=True)) is not negated
     if condition.op in query.EQUALITY:
         return (actual in condition.values) is not negated
     wanted = condition.values[0]

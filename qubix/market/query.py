@@ -8,10 +8,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 from qubix.kernel.errors import Invalid
+from qubix.kernel.sizes import ALLOWED as UNITS
+from qubix.kernel.sizes import Size, parse_size
 from qubix.market.model import PRICE_MAX
 
 QUERY_LENGTH_MAX: Final = 1000
@@ -40,51 +42,51 @@ Value = str | int | float | bool
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Condition:
-    """One comparison; `values` has one member except for `in` and `notin`."""
+    """One comparison; `values` has one member except for `in` and `notin`.
+
+    Args: upto, for the equality of sizes: where each of the values ends that covers more than one number of bytes.
+    """
 
     field: str
     op: Op
     values: tuple[Value, ...]
+    upto: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Token:
+    """A piece of the query: its text, and where it stands (from 0)."""
+
+    text: str
+    at: int
+    end: int
 
 
 class QueryError(Invalid):
-    """The query cannot be read; `position` (from 0) says where, `allowed` what could stand there."""
+    """The query cannot be read; `position` (from 0) and `length` say where, `allowed` what could stand there."""
 
     code = "invalid_query"
 
 
-_UNITS: Final = {
-    "": 1,
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KIB": 1 << 10,
-    "MIB": 1 << 20,
-    "GIB": 1 << 30,
-    "TIB": 1 << 40,
-}
-_SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([a-zA-Z]{0,3})")
+class _Unreadable(ValueError):
+    """A value that its field cannot take. Args: allowed, what it can take, where that is a short list."""
+
+    def __init__(self, wanted: str, *, allowed: tuple[str, ...] = ()) -> None:
+        super().__init__(wanted)
+        self.allowed = allowed
 
 
-def _size(text: str) -> int:
-    """Bytes. GB is 10^9 (a 24 GB card reports 24564 MiB, so a binary reading would miss it), GiB is 2^30; a bare number is GB."""
-    found = _SIZE.fullmatch(text)
-    unit = "?" if found is None else (found[2].upper() or "GB")
-    unit = {"K": "KB", "M": "MB", "G": "GB", "T": "TB"}.get(unit, unit)
-    if found is None or unit not in _UNITS:
-        raise ValueError("a size such as 24GB or 512MB")
-    whole, _, part = str(found[1]).partition(".")
-    scaled = int(whole + part) * _UNITS[unit] // int("1" + "0" * len(part))
-    if scaled >= 1 << 62:
-        raise ValueError("a size below 4 EB")
-    return scaled
+def _size(text: str) -> Size:
+    """See qubix.kernel.sizes: `24GB` covers every card that is sold as 24 GB."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise _Unreadable(str(error), allowed=UNITS) from None
 
 
 def _whole(text: str) -> int:
     if not re.fullmatch(r"\d{1,16}", text) or int(text) > PRICE_MAX:
-        raise ValueError(f"a whole number from 0 to {PRICE_MAX}")
+        raise _Unreadable(f"a whole number from 0 to {PRICE_MAX}")
     return int(text)
 
 
@@ -92,20 +94,20 @@ def _share(text: str) -> float:
     percent = text.endswith("%")
     number = text.removesuffix("%")
     if not re.fullmatch(r"\d{1,6}(\.\d{1,9})?", number):
-        raise ValueError("a share such as 0.95 or 95%")
+        raise _Unreadable("a share such as 0.95 or 95%")
     return float(number) / 100 if percent else float(number)
 
 
 def _number(text: str) -> float:
     if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", text):
-        raise ValueError("a number such as 82.5")
+        raise _Unreadable("a number such as 82.5")
     return float(text)
 
 
 def _truth(text: str) -> bool:
     known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if text.lower() not in known:
-        raise ValueError("true or false")
+        raise _Unreadable("true or false", allowed=tuple(known))
     return known[text.lower()]
 
 
@@ -123,7 +125,7 @@ class Field:
     """A field of the language: how its values are read, and which operators it has."""
 
     name: str
-    read: Callable[[str], Value]
+    read: Callable[[str], Value | Size]
     ops: tuple[Op, ...]
     about: str
 
@@ -146,6 +148,7 @@ FIELDS: Final = {
         Field("tflops", _number, _ALL, "FP16 tensor TFLOPS of one GPU, from the catalogue"),
     )
 }
+SIZES: Final = tuple(field for field in FIELDS.values() if field.read is _size)
 ALIASES: Final = {"model": "gpu", "memory": "vram", "cores": "cpu_cores", "gpu_model": "gpu"}
 
 _BLANK: Final = re.compile(r"\s*")
@@ -155,36 +158,50 @@ _WORD_OP: Final = re.compile(r"\s+(not\s*in|in)\s*(?=\[)", re.IGNORECASE)
 _QUOTED: Final = re.compile(r'"([^"]*)"')
 _BARE: Final = re.compile(r"[^\s,\[\]\"=<>!]+")
 _FREE: Final = re.compile(r"[^\s\"]+")
+_SPACED: Final = re.compile(r"[0-9.]+\s+[kmgt]i?b(?=\s|$)", re.IGNORECASE)
 
 
-def condition(name: str, op: Op, texts: list[str], *, position: int = 0) -> Condition:
-    """One comparison from its texts, checked and read by the field's type. Raises: QueryError."""
-    field = FIELDS.get(ALIASES.get(name.lower(), name.lower()))
+def condition(name: str, op: Op, texts: list[str]) -> Condition:
+    """One comparison from its texts, checked and read by the field's type. Raises: QueryError, without a position."""
+    return _condition(Token(name, 0, 0), op, Token(op, 0, 0), [Token(text, 0, 0) for text in texts], where=False)
+
+
+def _condition(name: Token, op: Op, symbol: Token, tokens: list[Token], *, where: bool = True) -> Condition:
+    field = FIELDS.get(ALIASES.get(name.text.lower(), name.text.lower()))
     if field is None:
-        raise QueryError(
-            f"There is no field {name!r} (position {position}).",
-            next_step=f"Fields are {', '.join(FIELDS)}.",
-            position=position,
-            allowed=list(FIELDS),
-        )
+        raise _mistake(f"There is no field {name.text[:80]!r}", name, where, f"Fields are {', '.join(FIELDS)}.", FIELDS)
     if op not in field.ops:
         allowed = [o.value for o in field.ops]
-        raise QueryError(
-            f"{field.name} cannot be compared by {op.value!r} (position {position}).",
-            next_step=f"Operators of {field.name} are {' '.join(allowed)}.",
-            position=position,
-            allowed=allowed,
-        )
-    if not 1 <= len(texts) <= VALUES_MAX:
-        raise QueryError(f"A list has 1 to {VALUES_MAX} values (position {position}).", next_step="Shorten it.", position=position)
-    try:
-        return Condition(field.name, op, tuple(field.read(text) for text in texts))
-    except ValueError as error:
-        raise QueryError(
-            f"{field.name} takes {error}, not {' '.join(texts)[:80]!r} (position {position}).",
-            next_step=f"{field.name}: {field.about}.",
-            position=position,
-        ) from None
+        said = f"{field.name} cannot be compared by {op.value!r}"
+        raise _mistake(said, symbol, where, f"Operators of {field.name} are {' '.join(allowed)}.", allowed)
+    if not 1 <= len(tokens) <= VALUES_MAX:
+        raise _mistake(f"A list has 1 to {VALUES_MAX} values", dataclasses.replace(name, end=tokens[-1].end), where, "Shorten it.")
+    read: list[Value | Size] = []
+    for token in tokens:
+        try:
+            read.append(field.read(token.text))
+        except _Unreadable as error:
+            hint = f" Units are {', '.join(error.allowed)}." if error.allowed == UNITS else ""
+            said = f"{field.name} takes {error}, not {token.text[:80]!r}"
+            raise _mistake(said, token, where, f"{field.name}: {field.about}.{hint}", error.allowed) from None
+    return _compared(field.name, op, read)
+
+
+def _compared(field: str, op: Op, read: list[Value | Size]) -> Condition:
+    """A size's lower edge decides `>=` and `<`, its upper one `<=` and `>`: 24GB itself is no more and no less than 24GB."""
+    sizes = [value for value in read if isinstance(value, Size)]
+    if not sizes:
+        return Condition(field, op, tuple(value for value in read if not isinstance(value, Size)))
+    if op in EQUALITY:
+        return Condition(field, op, tuple(size.least for size in sizes), tuple(size.most for size in sizes))
+    return Condition(field, op, (sizes[0].most if op in (Op.LE, Op.GT) else sizes[0].least,))
+
+
+def _mistake(said: str, token: Token, where: bool, next_step: str, allowed: Iterable[str] = ()) -> QueryError:
+    extra: dict[str, Any] = {"position": token.at, "length": max(1, token.end - token.at)} if where else {}
+    if allowed := list(allowed):
+        extra["allowed"] = allowed
+    return QueryError(f"{said} (position {token.at})." if where else f"{said}.", next_step=next_step, **extra)
 
 
 def parse(text: str) -> tuple[tuple[Condition, ...], tuple[str, ...]]:
@@ -217,40 +234,44 @@ def _skip(text: str, at: int) -> int:
 
 
 def _comparison(text: str, at: int) -> tuple[Condition | None, int]:
-    name = _NAME.match(text, at)
-    if name is None:
+    found = _NAME.match(text, at)
+    if found is None:
         return None, at
-    if symbol := _SYMBOL.match(text, name.end()):
-        value, end = _value(text, symbol.end())
+    name = Token(found[0], at, found.end())
+    if symbol := _SYMBOL.match(text, name.end):
+        value = _value(text, symbol.end(), unit=FIELDS.get(ALIASES.get(name.text.lower(), name.text.lower())) in SIZES)
         op = Op.EQ if symbol[1] == "==" else Op(symbol[1])
-        return condition(name[0], op, [value], position=at), end
-    if word := _WORD_OP.match(text, name.end()):
+        return _condition(name, op, Token(symbol[1], symbol.start(1), symbol.end(1)), [value]), value.end
+    if word := _WORD_OP.match(text, name.end):
         values, end = _list(text, word.end())
         op = Op.IN if word[1].lower() == "in" else Op.NOT_IN
-        return condition(name[0], op, values, position=at), end
+        return _condition(name, op, Token(word[1], word.start(1), word.end(1)), values), end
     return None, at
 
 
-def _value(text: str, at: int) -> tuple[str, int]:
-    found = _QUOTED.match(text, at) or _BARE.match(text, at)
+def _value(text: str, at: int, *, unit: bool = False) -> Token:
+    """Args: unit, whether a number may be followed by a blank and its unit: `24 GB`."""
+    found = (_SPACED.match(text, at) if unit else None) or _QUOTED.match(text, at) or _BARE.match(text, at)
     if found is None:
-        raise QueryError(f"A value is missing at position {at}.", next_step='Write a value, in "quotes" if it has blanks.', position=at)
-    return (found[1] if found.re is _QUOTED else found[0]), found.end()
+        raise QueryError(
+            f"A value is missing at position {at}.", next_step='Write a value, in "quotes" if it has blanks.', position=at, length=1
+        )
+    return Token(found[1] if found.re is _QUOTED else found[0], at, found.end())
 
 
-def _list(text: str, at: int) -> tuple[list[str], int]:
-    values: list[str] = []
+def _list(text: str, at: int) -> tuple[list[Token], int]:
+    values: list[Token] = []
     at += 1
     while True:
-        value, at = _value(text, _skip(text, at))
+        value = _value(text, _skip(text, at))
         values.append(value)
-        at = _skip(text, at)
+        at = _skip(text, value.end)
         mark = text[at : at + 1]
         if mark == "]":
             return values, at + 1
         if mark != ",":
             raise QueryError(
-                f"Expected ',' or ']' at position {at}.", next_step="Lists look like [eu,us].", position=at, allowed=[",", "]"]
+                f"Expected ',' or ']' at position {at}.", next_step="Lists look like [eu,us].", position=at, length=1, allowed=[",", "]"]
             )
         at += 1
 
@@ -258,12 +279,13 @@ def _list(text: str, at: int) -> tuple[list[str], int]:
 def _free_word(text: str, at: int) -> tuple[str, int]:
     found = _QUOTED.match(text, at) or _FREE.match(text, at)
     if found is None:
-        raise QueryError(f"A quote is not closed at position {at}.", next_step='Close it with ".', position=at)
+        raise QueryError(f"A quote is not closed at position {at}.", next_step='Close it with ".', position=at, length=len(text) - at)
     word = found[1] if found.re is _QUOTED else found[0]
     if found.re is _FREE and re.search(r"[=<>!\[\]]", word):
         raise QueryError(
             f"Cannot read {word[:40]!r} at position {at}.",
             next_step=f"Write field operator value; fields are {', '.join(FIELDS)}.",
             position=at,
+            length=len(word),
         )
     return word.lower(), found.end()

@@ -98,6 +98,11 @@ def _term(condition: Condition, values: list[Any], free: str) -> str:
         return f"NOT {term}" if condition.op in NEGATIONS else term
     column, kind = _COLUMNS[condition.field]
     column = column.format(free=free)
+    if condition.upto:
+        values += [wanted, list(condition.upto)]
+        spans = f"unnest(${len(values) - 1}::bigint[], ${len(values)}::bigint[]) v(least, most)"
+        term = f"EXISTS (SELECT FROM {spans} WHERE {column} BETWEEN v.least AND v.most)"
+        return f"NOT {term}" if condition.op in NEGATIONS else term
     if condition.op in (Op.EQ, Op.NE, Op.IN, Op.NOT_IN):
         values.append(wanted)
         term = f"{column} = ANY (${len(values)}::{kind}[])"

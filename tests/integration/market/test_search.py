@@ -23,7 +23,7 @@ from qubix.kernel.money import Qu
 from qubix.market import filters as filtering
 from qubix.market.filters import Availability, Filters, Sort
 from qubix.market.model import Offer, Status
-from qubix.market.query import FIELDS, Condition, Op
+from qubix.market.query import EQUALITY, FIELDS, Condition, Op
 from qubix.market.search import OfferSearch, plan_of
 from tests.fakes.nodes import Joined, join, person
 
@@ -166,7 +166,10 @@ def conditions(draw: st.DrawFn) -> Condition:
     field = draw(st.sampled_from(sorted(FIELDS)))
     op = draw(st.sampled_from(FIELDS[field].ops))
     count = draw(st.integers(1, 3)) if op in (Op.IN, Op.NOT_IN) else 1
-    return Condition(field, op, tuple(draw(VALUES[field]) for _ in range(count)))
+    values = tuple(draw(VALUES[field]) for _ in range(count))
+    if field in ("vram", "ram") and op in EQUALITY and draw(st.booleans()):
+        return Condition(field, op, values, tuple(value + GIB for value in values))
+    return Condition(field, op, values)
 
 
 searches = st.builds(

@@ -15,7 +15,8 @@ from qubix.kernel.errors import Invalid
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("24GB", 24 * 10**9), ("512MiB", 512 << 20), ("1000", 1000), ("1.5GB", 1_500_000_000), ("2 tb", 2 * 10**12)]
+    ("text", "size"),
+    [("24GB", 24 * 10**9), ("512MiB", 512 << 20), ("1000B", 1000), ("24", 24 * 10**9), ("1.5GB", 1_500_000_000), ("2 tb", 2 * 10**12)],
 )
 def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
     assert size_bytes(text) == size

@@ -32,7 +32,11 @@ def test_the_example_of_the_documentation_is_read() -> None:
         ("vram >= 24", Condition("vram", Op.GE, (24 * 10**9,))),
         ("vram>=24GiB", Condition("vram", Op.GE, (24 * GIB,))),
         ("vram>=1.5gb", Condition("vram", Op.GE, (1_500_000_000,))),
-        ("vram>512MB", Condition("vram", Op.GT, (512 * 10**6,))),
+        ("vram>512MB", Condition("vram", Op.GT, (512 << 20,))),
+        ("vram<=24GB", Condition("vram", Op.LE, (24 * GIB,))),
+        ("vram=24GB", Condition("vram", Op.EQ, (24 * 10**9,), (24 * GIB,))),
+        ("vram >= 24 GB", Condition("vram", Op.GE, (24 * 10**9,))),
+        ("ram in [64GB,128GiB]", Condition("ram", Op.IN, (64 * 10**9, 128 * GIB), (64 * GIB, 128 * GIB))),
         ("gpu = rtx-4090", Condition("gpu", Op.EQ, ("RTX_4090",))),
         ('gpu="RTX 4090"', Condition("gpu", Op.EQ, ("RTX_4090",))),
         ("model!=RTX_3090", Condition("gpu", Op.NE, ("RTX_3090",))),
@@ -53,17 +57,19 @@ def test_each_spelling_is_read(text: str, wanted: Condition) -> None:
         ("colour=red", 0, "no field"),
         ("price<2000 speed>3", 11, "no field"),
         ("price<", 6, "value is missing"),
-        ("price<cheap", 0, "whole number"),
-        ("price<-5", 0, "whole number"),
-        ("gpu>RTX_4090", 0, "cannot be compared"),
+        ("price<cheap", 6, "whole number"),
+        ("price<-5", 6, "whole number"),
+        ("gpu>RTX_4090", 3, "cannot be compared"),
         ("region in [eu us]", 14, "Expected ',' or ']'"),
         ("region in [eu", 13, "Expected"),
         ("region in []", 11, "value is missing"),
-        ("vram>=24parsecs", 0, "size"),
-        ("reliability>lots", 0, "share"),
+        ("vram>=24parsecs", 6, "size"),
+        ("reliability>lots", 12, "share"),
         ('"open', 0, "not closed"),
         ("price<1 <3", 8, "Cannot read"),
-        ("verified=perhaps", 0, "true or false"),
+        ("gpu=A10 vram>=24XB fast", 14, "size"),
+        ("vram in [24GB, 24XB]", 15, "size"),
+        ("verified=perhaps", 9, "true or false"),
     ],
 )
 def test_a_mistake_says_where_it_is_and_what_is_allowed(text: str, position: int, says: str) -> None:
@@ -72,6 +78,46 @@ def test_a_mistake_says_where_it_is_and_what_is_allowed(text: str, position: int
     assert caught.value.extra["position"] == position
     assert says in caught.value.message
     assert caught.value.next_step
+
+
+def test_a_bad_unit_is_marked_from_its_first_to_its_last_character_and_the_units_are_named() -> None:
+    with pytest.raises(QueryError) as caught:
+        query.parse("gpu=A10 vram>=24XB fast")
+    at, length = caught.value.extra["position"], caught.value.extra["length"]
+    assert "gpu=A10 vram>=24XB fast"[at : at + length] == "24XB"
+    assert {"GB", "GiB", "MB"} <= set(caught.value.extra["allowed"])
+    assert "GiB" in caught.value.next_step
+
+
+def test_a_mistake_in_a_parameter_claims_no_position() -> None:
+    with pytest.raises(QueryError) as caught:
+        filtering.parse({"vram_min": "24XB"})
+    assert "position" not in caught.value.extra
+    assert "position" not in caught.value.message
+
+
+CARDS_OF_24_GB = [24_564 << 20, 24 * GIB, 23_034 << 20]
+
+
+@pytest.mark.parametrize("vram", CARDS_OF_24_GB)
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("vram>=24GB", True),
+        ("vram=24GB", True),
+        ("vram<=24GB", True),
+        ("vram in [16GB,24GB]", True),
+        ("vram>=24", True),
+        ("vram>24GB", False),
+        ("vram<24GB", False),
+        ("vram!=24GB", False),
+        ("vram notin [24GB]", False),
+        ("vram>=32GB", False),
+        ("vram<=20GB", False),
+    ],
+)
+def test_24gb_is_every_card_that_is_sold_as_24_gb(text: str, found: bool, vram: int) -> None:
+    assert matches(offer(vram_bytes=vram), filtering.parse({"query": text})) is found
 
 
 @settings(max_examples=500)

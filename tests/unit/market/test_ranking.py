@@ -132,3 +132,10 @@ def test_the_ceiling_pays_for_the_whole_duration(price: int, gpus: int, seconds:
     fixed = terms(price, gpus, seconds, budget=None)
     assert fixed.rate_max == price * gpus
     assert fixed.ceiling == math.ceil(price * gpus * seconds / 3600) or fixed.ceiling == -(-price * gpus * seconds // 3600)
+
+
+def test_a_relaxation_says_sizes_as_they_are_written_and_sold() -> None:
+    why = explain(Needs(vram_bytes=48 * 10**9), [offer(vram_bytes=24_564 << 20)])
+    assert why is not None
+    assert why.relaxation is not None
+    assert why.relaxation.message == "Ask for 24 GB of VRAM instead of 48 GB."
