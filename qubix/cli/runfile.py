@@ -16,16 +16,9 @@ from typing import Any, Final
 
 from qubix.cli.processes import Running, alive, end
 from qubix.kernel.errors import Conflict
+from qubix.kernel.places import default_data_dir as default_data_dir
 
 DATABASE_GRACE_S: Final = 30.0
-
-
-def default_data_dir() -> Path:
-    """/var/lib/qubix for root, the user's share folder for anybody else."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/qubix")
-    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(base) / "qubix"
 
 
 def named(command: str, data_dir: Path) -> str:

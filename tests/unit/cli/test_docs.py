@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from qubix.cli import runfile, settings_page
 from qubix.cli.main import app
 from qubix.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 
 
+def test_the_settings_page_is_what_the_settings_tree_says() -> None:
+    assert settings_page.PAGE.read_text() == settings_page.page(), "python -m qubix.cli.settings_page writes it anew"
+
+
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
-def test_every_setting_is_in_the_settings_page(name: str) -> None:
-    assert f"| `{name}` |" in (ROOT / "docs" / "settings.md").read_text()
+def test_every_setting_means_something_and_is_read_somewhere(name: str) -> None:
+    assert Settings.model_fields[name].description
+    places = [path for folder in ("qubix", "serve_app") for path in (ROOT / folder).rglob("*.py") if path.name != "settings.py"]
+    assert any(f".{name}" in path.read_text() for path in places)
 
 
-def test_no_setting_of_the_page_is_unknown() -> None:
-    rows = [line.split("`")[1] for line in (ROOT / "docs" / "settings.md").read_text().splitlines() if line.startswith("| `")]
-    assert set(rows) == set(Settings.model_fields)
+@pytest.mark.parametrize(("uid", "folder"), [(0, "/var/lib/qubix"), (1000, "/home/anna/.local/share/qubix")])
+def test_every_process_keeps_its_files_where_the_page_says(uid: int, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XDG_DATA_HOME", "QUBIX_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/anna")
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    assert Settings().data_dir == runfile.default_data_dir() == Path(folder)
+    assert f"`{folder.replace('/home/anna', '~')}`" in settings_page.PAGE.read_text()
 
 
 def test_every_command_is_in_the_command_lines_page() -> None:
