@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Final, TypeVar
 
@@ -158,13 +159,24 @@ def json_response(text: str, status: int, *, replayed: bool = False) -> Response
 
 
 def address_of(request: Request) -> str:
-    """The client's address: the peer, or what the last `forwarded_hops` proxies wrote down."""
+    """What limits count as the client: the peer, or what the last `forwarded_hops` proxies wrote down; of IPv6 its whole /64."""
     hops = web_of(request).resources.settings.forwarded_hops
     if hops:
         chain = [part.strip() for part in request.headers.get("x-forwarded-for", "").split(",") if part.strip()]
         if len(chain) >= hops:
-            return chain[-hops]
-    return request.client.host if request.client else "unknown"
+            return network_of(chain[-hops])
+    return network_of(request.client.host) if request.client else "unknown"
+
+
+def network_of(address: str) -> str:
+    """What counts as one address: an IPv6 client has a whole /64 of them."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if found.version == 4:
+        return address
+    return str(ipaddress.ip_network((found.packed[:8] + bytes(8), 64)))
 
 
 def _calling(bucket: Bucket) -> Callable[..., Awaitable[Call]]:

@@ -11,8 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError
 
 from qubix.bootstrap import Scope
-from qubix.identity.model import Principal, Role, Session, User, Via
+from qubix.identity.model import Principal, Role, Session, User, Via, WrongLogin, normal_email
 from qubix.identity.model import Scope as Grant
+from qubix.kernel.errors import Invalid
 from serve_app.api.shapes import PROBLEMS, Body, View
 from serve_app.calls import COOKIE, DefaultCall, LoginCall
 from serve_app.web import SESSIONS
@@ -116,7 +117,9 @@ async def sign_up(body: SignupRequest, call: LoginCall, response: Response) -> T
         user = await s.identity.signup(body.email, body.password, body.name)
         return user, await s.identity.open_session(user.id, _kind(call.request))
 
-    return _logged_in(call, response, *await call.unidentified(work))
+    found = await call.unidentified(work)
+    await call.web.limits.note_login(found[0].email, call.address, good=True)
+    return _logged_in(call, response, *found)
 
 
 @router.post(
@@ -141,12 +144,19 @@ async def log_in(call: LoginCall, request: Request, response: Response) -> Token
     """Open a session: a bearer token of 15 minutes for programs, a cookie for browsers."""
     call.web.origins.check_foreign_form(request.headers)
     body = await _login_body(request)
-    await call.web.limits.admit_account(call.bucket, body.email.lower(), call.address)
+    limits, account = call.web.limits, _one_spelling(body.email)
+    await limits.admit_login(account, call.address)
 
     async def work(s: Scope) -> tuple[User, Session]:
         return await s.identity.login(body.email, body.password, kind=_kind(request))
 
-    return _logged_in(call, response, *await call.unidentified(work))
+    try:
+        found = await call.unidentified(work)
+    except WrongLogin:
+        await limits.note_login(account, call.address, good=False)
+        raise
+    await limits.note_login(account, call.address, good=True)
+    return _logged_in(call, response, *found)
 
 
 @router.post("/logout")
@@ -228,6 +238,13 @@ def _logged_in(call: LoginCall, response: Response, user: User, session: Session
     secure = call.web.resources.settings.public_url.startswith("https:")
     response.set_cookie(COOKIE, session.token, max_age=session.expires_in_s, path="/", secure=secure, httponly=True, samesite="lax")
     return TokenView(access_token=session.token, expires_in=session.expires_in_s, user=UserView.model_validate(user))
+
+
+def _one_spelling(email: str) -> str:
+    try:
+        return normal_email(email)
+    except Invalid:
+        return email.strip().lower()
 
 
 async def _login_body(request: Request) -> LoginRequest:

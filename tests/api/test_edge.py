@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import httpx
 import pytest
@@ -141,14 +142,22 @@ async def test_searches_of_nobody_count_by_address_and_an_operators_key_is_not_l
     assert {(await client.get("/api/gpus/search")).status_code for _ in range(30)} == {200}
 
 
-@pytest.mark.parametrize("web_settings", [{"login_per_minute": 3}], indirect=True)
-async def test_guessing_a_password_is_slowed_down_for_that_account(world: World) -> None:
+@pytest.mark.parametrize("web_settings", [{"login_per_minute": 3, "forwarded_hops": 1}], indirect=True)
+async def test_guessing_a_password_is_refused_at_the_guessers_address_and_never_at_the_owners(world: World) -> None:
     await world.person("anna")
-    body = {"email": "anna@example.com", "password": "a wrong password"}
+    good, bad = ({"email": "anna@example.com", "password": password} for password in (PASSWORD, "a wrong password"))
+
+    async def login(body: dict[str, str], address: str) -> int:
+        answer = await world.client(**{"X-Forwarded-For": address}).post("/api/auth/login", json=body)
+        return answer.status_code
+
+    assert await login(good, "192.0.2.1") == 200
     # The window slides: on a slow machine a second one may begin meanwhile, and lets a few more through.
-    statuses = [(await world.client().post("/api/auth/login", json=body)).status_code for _ in range(8)]
+    statuses = [await login(bad, "192.0.2.66") for _ in range(8)]
     assert statuses[:3] == [401] * 3
     assert 429 in statuses
+    assert [await login(good, "192.0.2.1") for _ in range(5)] == [200] * 5, "an address that logged in before"
+    assert await login(good, "192.0.2.2") == 200, "a new address of the owner"
 
 
 async def test_health_says_what_is_missing_and_metrics_count(world: World) -> None:
@@ -159,6 +168,15 @@ async def test_health_says_what_is_missing_and_metrics_count(world: World) -> No
     assert not ready.json()["parts"]["controller"]["ok"]
     text = (await world.client().get("/metrics")).text
     assert 'qubix_http_requests_total{method="GET",route="/health/live",status="200"} 1.0' in text
+
+
+async def test_a_platform_that_cannot_store_bytes_is_not_ready_and_says_why(world: World) -> None:
+    assert (await world.client().get("/health/ready")).json()["parts"]["storage"] == {"ok": True, "detail": "writable"}
+    folder = world.resources.settings.data_dir / "blobs"
+    shutil.rmtree(folder)
+    folder.write_text("")
+    part = (await world.client().get("/health/ready")).json()["parts"]["storage"]
+    assert part == {"ok": False, "detail": "the blob store cannot write: Not a directory"}
 
 
 async def test_when_the_database_is_away_the_answer_is_503_without_details(world: World) -> None:
