@@ -70,6 +70,7 @@ class AttemptRun:
     limit_ms: int
     _stopping: str | None = None
     _over_limit: bool = False
+    _backstop: asyncio.TimerHandle | None = None
     _silent: bool = False
     _restore_failed: bool = False
     _started_at: float | None = None
@@ -122,12 +123,13 @@ class AttemptRun:
         home = self.tools.home
         request = RunRequest(spec, tuple((uuid, home.lock_path(uuid)) for uuid in self.attempt.devices))
         self._runner_asked = True
-        limit = asyncio.get_running_loop().call_later(self.limit_ms / 1000 + LIMIT_BACKSTOP_S, self._enforce_limit)
+        self._watch_limit()
         try:
             async for event in _merged(self.tools.runner.start(request)):
                 await self._report(journal, event)
         finally:
-            limit.cancel()
+            if self._backstop is not None:
+                self._backstop.cancel()
         return None
 
     async def _prepare(self, journal: Journal) -> SandboxSpec:
@@ -186,13 +188,20 @@ class AttemptRun:
 
     # -- during -------------------------------------------------------------------------------------------------------
 
+    def _watch_limit(self) -> None:
+        """Count from now until the agent itself ends the attempt; a slow start takes nothing from its time to run."""
+        if self._backstop is not None:
+            self._backstop.cancel()
+        self._backstop = asyncio.get_running_loop().call_later(self.limit_ms / 1000 + LIMIT_BACKSTOP_S, self._enforce_limit)
+
     def _enforce_limit(self) -> None:
         self._over_limit = True
-        self._backstop = asyncio.ensure_future(self.tools.runner.stop(self.attempt.id))
+        self._stopped = asyncio.ensure_future(self.tools.runner.stop(self.attempt.id))
 
     async def _report(self, journal: Journal, event: RunnerEvent) -> None:
         if isinstance(event, Started):
             self._started_at = self.tools.monotonic()
+            self._watch_limit()
             self._spool(journal, Running(session=NO_SESSION, attempt=self.attempt.id, fence=self.attempt.fence))
             if self._stopping is not None:
                 await self.tools.runner.stop(self.attempt.id)
@@ -258,7 +267,8 @@ class AttemptRun:
 
     def _conclude(self, journal: Journal, event: Ended) -> None:
         reason, detail = Exit(event.exit.value), event.detail
-        if self._over_limit:
+        if self._over_limit and reason in (Exit.STOPPED, Exit.SIGNALLED):
+            # It was this agent that ended it. Any other end came before, and its news late: a full spool holds them up.
             reason = Exit.TIME_LIMIT
         elif reason is Exit.STOPPED and self._stopping is not None:
             detail = detail or self._stopping

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from qubix.agent import attempts
 from qubix.agent.client import AgentClient, ClientSettings
 from qubix.agent.devices import DeclaredDevices
 from qubix.agent.home import AgentConfig, Home, lock_devices
@@ -32,6 +33,7 @@ from qubix.agent.protocol import (
     Status,
     Stop,
 )
+from qubix.agent.spool import Spool
 from qubix.sandbox.spec import Program
 from tests.fakes.platform import FakePlatform, FakeTransfer, desired_attempt
 from tests.fakes.runner import FakeRunner, fake_program
@@ -306,6 +308,27 @@ async def test_an_agent_that_hears_nothing_for_long_kills_what_runs(world: World
     await world.platform.listen()
     await world.platform.until(lambda: world.platform.of(Finished))
     assert world.platform.of(Finished)[0].detail.startswith(("stopped on request", "no contact"))
+
+
+async def test_a_job_that_ended_in_time_is_not_over_its_limit_because_its_news_came_late(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_at = time.monotonic() + 0.8
+    monkeypatch.setattr(attempts, "LIMIT_BACKSTOP_S", 0.05)
+    monkeypatch.setattr(Spool, "has_room", lambda spool: time.monotonic() > room_at)
+    await world.online()
+    await world.platform.want(desired_attempt("hello", GPU, limit_ms=100))
+    await world.platform.until(lambda: world.platform.of(Finished))
+    assert time.monotonic() > room_at, "the news was held up past the limit"
+    assert [(f.exit, f.exit_code) for f in world.platform.of(Finished)] == [(Exit.EXITED, 0)]
+
+
+async def test_a_job_that_does_not_end_at_its_limit_is_ended_by_the_agent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "LIMIT_BACKSTOP_S", 0.05)
+    await world.online()
+    await world.platform.want(desired_attempt("sleep", GPU, limit_ms=100))
+    await world.platform.until(lambda: world.platform.of(Finished))
+    assert [f.exit for f in world.platform.of(Finished)] == [Exit.TIME_LIMIT]
 
 
 async def test_a_runner_that_dies_is_reported_after_a_moment(world: World) -> None:
