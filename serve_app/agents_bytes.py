@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from qubix.bootstrap import scope
-from qubix.kernel.errors import TooLarge, Unauthenticated
+from qubix.kernel.errors import TooLarge, Unauthenticated, Unavailable
 from serve_app.api.shapes import PROBLEMS
 from serve_app.api.uploads import chunks
 from serve_app.web import Web, web_of
@@ -31,7 +31,12 @@ async def put_blob(attempt_id: UUID, fence: int, sha256: Sha256, request: Reques
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise TooLarge(f"the attempt may store {limit} more bytes", next_step="leave it out", limit=limit)
-    blob = await web.resources.blobs.put(chunks(request), size_max_bytes=limit, sha256=sha256)
+    try:
+        blob = await web.resources.blobs.put(chunks(request), size_max_bytes=limit, sha256=sha256)
+    except Unavailable:
+        async with scope(web.resources) as s:
+            await s.frames.not_stored(_secret(token), attempt_id, fence)
+        raise
     async with scope(web.resources) as s:
         await s.frames.stored(_secret(token), attempt_id, fence, blob)
     return Response(status_code=204)

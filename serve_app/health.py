@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from qubix.bootstrap import Resources, scope
+from qubix.kernel.errors import Unavailable
 from serve_app.metrics import CONTENT_TYPE
 from serve_app.web import web_of
 
@@ -46,10 +47,10 @@ async def live() -> Response:
 
 @router.get("/health/ready", responses={503: {"model": Readiness}})
 async def ready(request: Request, response: Response) -> Readiness:
-    """The database answers, Ray answers, the controller's beat is fresh."""
+    """The database answers, Ray answers, the controller's beat is fresh, bytes can be stored."""
     resources = web_of(request).resources
-    database, ray = await asyncio.gather(_database(resources), _ray(resources))
-    parts = {**database, "ray": ray}
+    database, ray, storage = await asyncio.gather(_database(resources), _ray(resources), _storage(resources))
+    parts = {**database, "ray": ray, "storage": storage}
     good = all(part.ok for part in parts.values())
     response.status_code = 200 if good else 503
     return Readiness(status="ready" if good else "not_ready", parts=parts)
@@ -90,3 +91,15 @@ async def _ray(resources: Resources) -> Part:
     except httpx.HTTPError as error:
         return Part(ok=False, detail=f"not answering ({type(error).__name__})")
     return Part(ok=answer.status_code == 200, detail=f"answered {answer.status_code}")
+
+
+async def _storage(resources: Resources) -> Part:
+    """Without it neither uploads nor results are taken."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            await asyncio.to_thread(resources.blobs.check_writable)
+    except TimeoutError:
+        return Part(ok=False, detail="not answering")
+    except Unavailable as error:
+        return Part(ok=False, detail=error.message)
+    return Part(ok=True, detail="writable")

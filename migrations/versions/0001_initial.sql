@@ -806,6 +806,7 @@ CREATE TABLE public.attempts (
     renewed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     start_deadline_at timestamp with time zone,
     reported_at timestamp with time zone,
+    storage_failed_at timestamp with time zone,
     ended_at timestamp with time zone,
     exit text,
     exit_code integer,

@@ -178,6 +178,21 @@ def database(folder: Path) -> Check:
     return Check("ledger", Verdict.OK, "the audit finds no problem", extra={"problems": []})
 
 
+def readiness(folder: Path) -> Check:
+    """What a running stack says of its own parts: database, controller, Ray, and whether bytes can be stored."""
+    run = runfile.read(folder)
+    if run is None or not run.live or "application" not in run.urls:
+        return Check("platform", Verdict.NOTE, f"no Qubix runs on {folder}", "qubix up, then again")
+    try:
+        parts = httpx.get(f"{run.urls['application']}/health/ready", timeout=10).json()["parts"]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        return Check("platform", Verdict.FAIL, f"does not answer: {error}", f"read the logs in {folder / 'log'}")
+    wrong = [f"{name}: {part['detail']}" for name, part in parts.items() if not part["ok"]]
+    if wrong:
+        return Check("platform", Verdict.FAIL, "; ".join(wrong), f"read the logs in {folder / 'log'}", {"parts": parts})
+    return Check("platform", Verdict.OK, f"ready: {', '.join(parts)}", extra={"parts": parts})
+
+
 def platform_answer() -> Check:
     """Whether the platform that this user is logged in at answers and knows the key."""
     try:

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterable, AsyncIterator
@@ -21,6 +22,8 @@ from qubix.kernel.errors import Invalid, NotFound, TooLarge, Unavailable
 
 CHUNK_BYTES: Final = 1 << 20
 UNREFERENCED_KEEP_S: Final = 86_400
+FREE_MIN_BYTES: Final = 64 << 20
+"""With less room than this the store says that it cannot write, before it cannot."""
 _HEX: Final = frozenset("0123456789abcdef")
 
 
@@ -99,6 +102,21 @@ class BlobStore:
                 os.link(aside, path)
         aside.unlink()
         return not fresh
+
+    def check_writable(self) -> None:
+        """Write, flush and remove a file. Raises: Unavailable, with the reason."""
+        try:
+            self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._incoming, buffering=0) as file:
+                file.write(b"?")
+                os.fsync(file.fileno())
+            free = shutil.disk_usage(self._incoming).free
+        except OSError as error:
+            raise Unavailable(
+                f"the blob store cannot write: {error.strerror}", next_step="see who owns its folder, and its disk"
+            ) from error
+        if free < FREE_MIN_BYTES:
+            raise Unavailable(f"the blob store's disk has {free >> 20} MiB left", next_step="free some space")
 
     def sweep_incoming(self, *, older_s: float = 3600) -> int:
         """Remove what a killed process left half written. Returns how many files."""

@@ -101,6 +101,7 @@ attempts = sa.Table(
     _moment("renewed_at", required=True),
     _moment("start_deadline_at"),
     _moment("reported_at"),
+    _moment("storage_failed_at"),
     _moment("ended_at"),
     sa.Column("exit", sa.Text),
     sa.Column("exit_code", sa.Integer),

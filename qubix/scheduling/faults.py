@@ -33,7 +33,8 @@ class Ending:
 
     Args: exit, exit_code, signal, detail as the agent reported; node_died, the fabric declared the node dead, or its
         socket closed, within DEATH_WINDOW_S of the report; cancel_requested; restore_failed, as reported;
-        same_signal_elsewhere, an earlier attempt of this job ended by this very signal on another node.
+        same_signal_elsewhere, an earlier attempt of this job ended by this very signal on another node; cut_short, it did
+        not run for its whole limit, by the stricter of the two clocks that also meter it.
     """
 
     exit: Exit
@@ -44,6 +45,7 @@ class Ending:
     cancel_requested: bool = False
     restore_failed: bool = False
     same_signal_elsewhere: bool = False
+    cut_short: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ def judge(ending: Ending, *, retry_own_failures: bool = False) -> Verdict:
         return Verdict(AttemptStep.FAIL, Fault.PROVIDER, "sandbox_failed", ending.detail or "the sandbox did not start", True)
     if ending.exit is Exit.INPUT_FAILED:
         return Verdict(AttemptStep.FAIL, Fault.PLATFORM, "input_failed", ending.detail or "an input could not be fetched", True)
+    if ending.exit is Exit.TIME_LIMIT and ending.cut_short:
+        return Verdict(AttemptStep.FAIL, Fault.PROVIDER, "stopped_by_node", "the node ended it before its time was over", True)
     if ending.exit is Exit.STOPPED:
         return Verdict(AttemptStep.FAIL, Fault.PROVIDER, "stopped_by_node", ending.detail or "the node stopped it by itself", True)
     if ending.restore_failed:

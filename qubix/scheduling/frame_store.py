@@ -304,6 +304,14 @@ class FrameStore:
             {"attempt": attempt_id, "sha256": sha256},
         )
 
+    async def note_storage(self, attempt_id: UUID, *, failed: bool) -> None:
+        """Whether what the attempt sent last could be stored."""
+        await self._connection.execute(
+            sa.text("""UPDATE attempts SET storage_failed_at = CASE WHEN :failed THEN clock_timestamp() END
+                       WHERE id = :id AND (storage_failed_at IS NOT NULL OR :failed)"""),
+            {"id": attempt_id, "failed": failed},
+        )
+
     async def blob_size(self, attempt_id: UUID, sha256: str) -> int | None:
         """The size of bytes that the attempt has sent, their row locked against collection; None when it has sent no such bytes."""
         size: int | None = await self._connection.scalar(_BLOB_SIZE, {"attempt": attempt_id, "sha256": sha256})

@@ -316,6 +316,12 @@ class FramesService:
         await self._spoken(token, attempt_id, fence)
         await self._jobs.keep_blob(blob)
         await self._store.add_blob(attempt_id, blob.sha256)
+        await self._store.note_storage(attempt_id, failed=False)
+
+    async def not_stored(self, token: str, attempt_id: UUID, fence: int) -> None:
+        """The blob store failed under bytes of the attempt: if it is lost now, the platform answers for it. Raises: as put_limit."""
+        await self._spoken(token, attempt_id, fence)
+        await self._store.note_storage(attempt_id, failed=True)
 
     async def input(self, token: str, attempt_id: UUID, fence: int, name: str) -> InputFile:
         """An input that the attempt may fetch. Raises: Unauthenticated; StaleAttempt; NotFound."""

@@ -21,7 +21,9 @@ UPLOAD_MAX_S: Final = 3600.0
 LIMIT_MS_MIN: Final = 1000
 """What is left of a budget must pay for at least this long, or no attempt starts."""
 LIMIT_GRACE_S: Final = 30.0
-"""An attempt that runs this long past its limit has an agent that does not keep limits."""
+"""An attempt of which nothing is heard this long past its limit has an agent, or a link, that does not keep limits."""
+RUNNING_LATE_MS: Final = 30_000
+"""How much later than the start its `running` may have been stored: so much less the database's clock may show of a whole run."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Live:
     """An attempt and its job, read under the locks of node, job and attempt; times by the database's clock.
 
     Args: now, that clock; counted, this job's attempts that count as tries, this one included; declines, those that do
-        not; upload_s, how long its results may take over a slow link.
+        not; agent_ms, as reported with its end; upload_s, how long its results may take over a slow link; storage_failed, the
+        platform could not store what the attempt sent last.
     """
 
     attempt_id: UUID
@@ -84,7 +87,9 @@ class Live:
     reason_detail: str | None
     restore_failed: bool
     same_signal_elsewhere: bool
+    agent_ms: int | None = None
     upload_s: float = 0.0
+    storage_failed: bool = False
 
     @property
     def is_live(self) -> bool:
@@ -107,7 +112,15 @@ class Live:
             cancel_requested=self.cancel_requested_at is not None,
             restore_failed=self.restore_failed,
             same_signal_elsewhere=self.same_signal_elsewhere,
+            cut_short=self._cut_short(),
         )
+
+    def _cut_short(self) -> bool:
+        """Whether it reported its end before its limit was over: min(the database's time, the agent's), as it is metered."""
+        if self.running_at is None or self.reported_at is None:
+            return True
+        stored_ms = (self.reported_at - self.running_at) // dt.timedelta(milliseconds=1) + RUNNING_LATE_MS
+        return min(stored_ms, self.agent_ms or 0) < self.limit_ms
 
 
 def overdue(live: Live, rules: Rules) -> Verdict | None:
@@ -119,19 +132,20 @@ def overdue(live: Live, rules: Rules) -> Verdict | None:
     ):
         return Verdict(AttemptStep.CANCEL, Fault.NONE, "cancelled", "cancelled by its owner; the node did not confirm it", False)
     if live.node_died:
-        return _lost("node_lost", "the node died")
+        return _lost(live, "node_lost", "the node died")
     if live.state is AttemptState.CREATED:
         if live.start_deadline_at is not None and live.now > live.start_deadline_at:
-            return _lost("not_accepted", "the node did not accept it in time")
+            return _lost(live, "not_accepted", "the node did not accept it in time")
         return None
     if _past(live, live.renewed_at, rules.lease_ttl_s):
-        return _lost("lease_expired", f"the node was silent for more than {rules.lease_ttl_s:g} s")
+        return _lost(live, "lease_expired", f"the node was silent for more than {rules.lease_ttl_s:g} s")
     if live.state is AttemptState.ACCEPTED:
         if live.start_deadline_at is not None and live.now > live.start_deadline_at:
-            return _lost("not_started", "it was accepted but did not start in time")
+            return _lost(live, "not_started", "it was accepted but did not start in time")
         return None
     if live.running_at is not None and _past(live, live.running_at, live.limit_ms / 1000 + LIMIT_GRACE_S + live.upload_s):
-        return Verdict(AttemptStep.FAIL, Fault.CONSUMER, "time_limit", "the run reached the time or the money that the job allows", False)
+        # Whether the job itself kept its limit is not known: only its node could have said so.
+        return _lost(live, "results_late", "the node did not report its end and results in time")
     return None
 
 
@@ -139,7 +153,10 @@ def _past(live: Live, since: dt.datetime, seconds: float) -> bool:
     return live.now > since + dt.timedelta(seconds=seconds)
 
 
-def _lost(reason: str, detail: str) -> Verdict:
+def _lost(live: Live, reason: str, detail: str) -> Verdict:
+    if live.storage_failed:
+        # It would have ended, or its work been kept, had its bytes been taken: neither side answers for that.
+        return Verdict(AttemptStep.LOSE, Fault.PLATFORM, "storage_failed", f"{detail}; the platform could not store what it sent", True)
     return Verdict(AttemptStep.LOSE, Fault.PROVIDER, reason, detail, True)
 
 

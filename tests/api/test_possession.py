@@ -7,6 +7,8 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import sqlalchemy as sa
+
 from qubix.agent.protocol import Accept, Ack, Artefact, Checkpoint, DesiredAttempt, Grant, Missing, Running
 from qubix.controller import Controller
 from tests.api.conftest import Person, World
@@ -56,3 +58,17 @@ async def test_bytes_that_no_frame_names_count_against_the_attempts_disk(served:
         half = LIMIT_BYTES // 2
         answers = [(await node.put(attempt, bytes([number]) * (half - 1))).status_code for number in range(3)]
         assert answers == [204, 204, 413]
+
+
+async def test_bytes_that_our_disk_refuses_are_noted_as_the_platforms_trouble(served: World, controller: Controller) -> None:
+    provider = await served.person("provider", funds=10_000_000)
+    node = await machine(served, provider)
+    failed = sa.text("SELECT storage_failed_at IS NOT NULL FROM attempts")
+    async with running(served, provider, node) as attempt:
+        folder = served.resources.settings.data_dir / "blobs"
+        folder.write_text("a file, where a folder should be")
+        assert (await node.put(attempt, b"result")).status_code == 503
+        assert await served.owner.scalar(failed) is True
+        folder.unlink()
+        assert (await node.put(attempt, b"result")).status_code == 204
+        assert await served.owner.scalar(failed) is False

@@ -101,7 +101,7 @@ async def test_after_three_lost_attempts_the_job_fails_and_is_refunded(world: Wo
 
 @pytest.mark.parametrize(
     ("exit", "members"),
-    [(Exit.EXITED, {"exit_code": 1}), (Exit.OUT_OF_MEMORY, {}), (Exit.TIME_LIMIT, {}), (Exit.DISK_LIMIT, {}), (Exit.OUTPUT_FLOOD, {})],
+    [(Exit.EXITED, {"exit_code": 1}), (Exit.OUT_OF_MEMORY, {}), (Exit.DISK_LIMIT, {}), (Exit.OUTPUT_FLOOD, {})],
 )
 async def test_the_consumers_own_failure_is_paid_as_metered_and_not_retried(world: World, exit: Exit, members: dict[str, int]) -> None:
     job = await world.job()
@@ -116,6 +116,59 @@ async def test_the_consumers_own_failure_is_paid_as_metered_and_not_retried(worl
     assert receipt.attempts[0].fault is Fault.CONSUMER
     assert 30 <= receipt.charged <= 32
     assert receipt.escrow_state == "SPLIT"
+
+
+async def test_a_job_that_reached_its_time_limit_is_paid_for_it_however_late_that_is_heard(world: World) -> None:
+    job = await world.job()
+    (attempt,) = await world.node.desired()
+    await world.node.start(attempt)
+    await age(world.owner, attempt.limit_ms / 1000 + 20)
+    await world.node.finished(attempt, Exit.TIME_LIMIT, agent_ms=attempt.limit_ms + 100)
+    await world.control.step()
+    assert (await look(world.resources, job)).reason == "time_limit"
+    receipt = await receipt_of(world, job)
+    assert (receipt.attempts[0].fault, receipt.charged) == (Fault.CONSUMER, 600)
+
+
+async def test_a_node_that_calls_the_time_over_too_early_answers_for_it(world: World) -> None:
+    job = await world.job()
+    (attempt,) = await world.node.desired()
+    await world.node.start(attempt)
+    await age(world.owner, 60)
+    await world.node.finished(attempt, Exit.TIME_LIMIT, agent_ms=attempt.limit_ms)
+    await world.control.conclude()
+    assert (await receipt_of(world, job)).attempts[0].fault is Fault.PROVIDER
+    assert (await look(world.resources, job)).state is JobState.PENDING
+
+
+async def test_when_the_platform_cannot_store_results_neither_side_answers_for_it(world: World) -> None:
+    job = await world.job()
+    (attempt,) = await world.node.desired()
+    await world.node.start(attempt)
+    async with scope(world.resources) as s:
+        await s.frames.not_stored(world.node.token, attempt.id, attempt.fence)
+    await age(world.owner, 30 + attempt.limit_ms / 1000 + 3600)
+    await world.node.status(attempt)
+    await world.control.sweep()
+    (lost,) = (await receipt_of(world, job)).attempts
+    assert (lost.fault, lost.reason, lost.charge) == (Fault.PLATFORM, "storage_failed", 0)
+    assert (await look(world.resources, job)).state is JobState.PENDING
+    async with scope(world.resources) as s:
+        reputation = await s.providers.reputation(world.node.provider_id)
+    assert (reputation.ended, reputation.faulted) == (1, 0)
+
+
+async def test_storage_that_took_the_bytes_later_is_nobodys_excuse(world: World) -> None:
+    job = await world.job()
+    (attempt,) = await world.node.desired()
+    await world.node.start(attempt)
+    async with scope(world.resources) as s:
+        await s.frames.not_stored(world.node.token, attempt.id, attempt.fence)
+    await world.node.put(attempt, b"taken now")
+    await age(world.owner, 21)
+    await world.control.sweep()
+    (lost,) = (await receipt_of(world, job)).attempts
+    assert (lost.fault, lost.reason) == (Fault.PROVIDER, "lease_expired")
 
 
 async def test_the_consumers_own_failure_is_retried_where_the_job_asks_for_it(world: World) -> None:

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from qubix.jobs import blobs
 from qubix.jobs.blobs import CHUNK_BYTES, BlobStore
-from qubix.kernel.errors import Invalid, NotFound, TooLarge
+from qubix.kernel.errors import Invalid, NotFound, TooLarge, Unavailable
 
 
 async def parts(*chunks: bytes) -> AsyncIterator[bytes]:
@@ -112,3 +113,18 @@ async def test_a_half_written_file_of_a_killed_process_is_swept(tmp_path: Path) 
     assert store.sweep_incoming() == 0
     os.utime(stale, (0, 0))
     assert store.sweep_incoming() == 1
+
+
+def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    root = tmp_path / "blobs"
+    root.write_text("a file, where a folder should be")
+    with pytest.raises(Unavailable, match="cannot write"):
+        BlobStore(root).check_writable()
+    BlobStore(tmp_path / "good").check_writable()
+    assert files(tmp_path / "good") == []
+
+
+def test_a_disk_that_is_nearly_full_says_so_before_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blobs, "FREE_MIN_BYTES", 1 << 62)
+    with pytest.raises(Unavailable, match="MiB left"):
+        BlobStore(tmp_path).check_writable()

@@ -25,6 +25,7 @@ endings = st.builds(
     cancel_requested=st.booleans(),
     restore_failed=st.booleans(),
     same_signal_elsewhere=st.booleans(),
+    cut_short=st.booleans(),
 )
 
 
@@ -125,7 +126,10 @@ LIVE = Live(
         ({"state": AttemptState.ACCEPTED, "start_deadline_at": ago(1)}, "not_started"),
         ({"state": AttemptState.ACCEPTED, "start_deadline_at": ago(-1), "renewed_at": ago(21)}, "lease_expired"),
         ({"running_at": ago(629)}, None),
-        ({"running_at": ago(631)}, "time_limit"),
+        ({"running_at": ago(631)}, "results_late"),
+        ({"running_at": ago(631), "storage_failed": True}, "storage_failed"),
+        ({"running_at": ago(629), "storage_failed": True}, None),
+        ({"renewed_at": ago(21), "storage_failed": True}, "storage_failed"),
         ({"cancel_requested_at": ago(9)}, None),
         ({"cancel_requested_at": ago(11)}, "cancelled"),
         ({"cancel_requested_at": ago(1), "state": AttemptState.CREATED}, "cancelled"),
@@ -134,3 +138,36 @@ LIVE = Live(
 def test_the_sweeper_ends_what_is_over_and_nothing_else(changes: dict[str, object], reason: str | None) -> None:
     verdict = overdue(dataclasses.replace(LIVE, **changes), Rules())  # type: ignore[arg-type]
     assert (None if verdict is None else verdict.reason) == reason
+
+
+def test_a_consumer_never_answers_for_what_only_silence_says() -> None:
+    late = overdue(dataclasses.replace(LIVE, running_at=ago(631)), Rules())
+    assert late is not None
+    assert (late.step, late.fault, late.retry) == (AttemptStep.LOSE, Fault.PROVIDER, True)
+
+
+def test_nobody_else_answers_for_the_platforms_own_storage() -> None:
+    for changes in ({"running_at": ago(631)}, {"renewed_at": ago(21)}, {"node_dead_at": ago(1), "socket_open": False}):
+        verdict = overdue(dataclasses.replace(LIVE, storage_failed=True, **changes), Rules())
+        assert verdict is not None
+        assert (verdict.fault, verdict.retry) == (Fault.PLATFORM, True)
+
+
+@pytest.mark.parametrize(
+    ("ran_s", "agent_ms", "fault"),
+    [
+        (600, 600_000, Fault.CONSUMER),
+        (3600, 600_200, Fault.CONSUMER),  # the results took long
+        (575, 600_200, Fault.CONSUMER),  # the start was told late
+        (3600, 599_999, Fault.PROVIDER),
+        (20, 600_000, Fault.PROVIDER),  # the agent's clock alone proves nothing
+        (20, None, Fault.PROVIDER),
+    ],
+)
+def test_a_time_limit_is_the_consumers_only_if_both_clocks_show_that_it_was_reached(
+    ran_s: float, agent_ms: int | None, fault: Fault
+) -> None:
+    live = dataclasses.replace(
+        LIVE, running_at=ago(ran_s + 1), reported_at=ago(1), exit=Exit.TIME_LIMIT.value, agent_ms=agent_ms, limit_ms=600_000
+    )
+    assert judge(live.ending()).fault is fault

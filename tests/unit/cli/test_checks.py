@@ -1,0 +1,39 @@
+"""What `qubix doctor` makes of a running stack's own word."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from qubix.cli import checks, runfile
+from qubix.cli.checks import Verdict
+from qubix.cli.processes import seen
+from qubix.cli.runfile import RunFile
+
+URL = "http://127.0.0.1:1"
+
+
+def stack(folder: Path, monkeypatch: pytest.MonkeyPatch, status: int, parts: dict[str, Any]) -> None:
+    """A run file of a stack that lives, and what its health address answers."""
+    runfile.write(folder, RunFile(supervisor=seen(os.getpid()), urls={"application": URL}))
+    monkeypatch.setattr(httpx, "get", lambda url, **_: httpx.Response(status, json={"parts": parts}, request=httpx.Request("GET", url)))
+
+
+def test_a_stack_that_cannot_store_bytes_fails_the_check_and_names_the_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = {"ok": False, "detail": "the blob store cannot write: Permission denied"}
+    stack(tmp_path, monkeypatch, 503, {"database": {"ok": True, "detail": "answers"}, "storage": away})
+    found = checks.readiness(tmp_path)
+    assert (found.verdict, found.detail) == (Verdict.FAIL, "storage: the blob store cannot write: Permission denied")
+
+
+def test_a_ready_stack_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack(tmp_path, monkeypatch, 200, {"storage": {"ok": True, "detail": "writable"}})
+    assert checks.readiness(tmp_path).verdict is Verdict.OK
+
+
+def test_where_nothing_runs_there_is_nothing_to_ask(tmp_path: Path) -> None:
+    assert checks.readiness(tmp_path).verdict is Verdict.NOTE
