@@ -22,7 +22,7 @@ from qubix.cli.client import Client
 from qubix.cli.processes import Running, adopt_orphans, reap, seen
 from qubix.cli.supervise import STEADY_S, backoff_s, end_all_below, make_runtime_dir
 from qubix.fabric.labels import NodeLabels
-from qubix.fabric.node import NodeSettings, RayNode, start_node
+from qubix.fabric.node import NodeSettings, RayNode, Versions, check_versions, installed_versions, start_node
 from qubix.fabric.process import RayStartFailed
 from qubix.kernel.errors import Invalid, Unavailable
 
@@ -71,12 +71,14 @@ class Member:
         self._due_at = 0.0
 
     def start(self) -> None:
-        """Measure the devices, register the key, join the cluster, wait until the platform sees the node online.
+        """Compare versions, measure the devices, register the key, join the cluster, wait until the platform sees the node online.
 
-        Raises: Invalid without a device; ApiError; RayStartFailed; Unavailable.
+        Raises: VersionsDiffer; Invalid without a device; ApiError; RayStartFailed; Unavailable.
         """
         adopt_orphans()
         plan = self.plan
+        self.say("comparing versions")
+        token = self._admission()
         self.say("measuring the devices")
         home = Home(plan.home)
         worker_id = worker_id_of(plan.home)
@@ -87,8 +89,6 @@ class Member:
                 next_step="install the NVIDIA driver; or, to try things, declare one: --declare-gpu RTX_4090:24GB",
             )
         self.say("registering")
-        with Client(plan.url, plan.api_key) as client:
-            token = client.post("/api/providers/join-tokens")["token"]
         self.answer = join(
             home,
             plan.url,
@@ -146,6 +146,13 @@ class Member:
         if self._runtime is not None:
             shutil.rmtree(self._runtime, ignore_errors=True)
         runfile.path_of(self.plan.home).unlink(missing_ok=True)
+
+    def _admission(self) -> str:
+        """A join token from a platform whose versions are this machine's. Raises: VersionsDiffer, with nothing started; ApiError."""
+        with Client(self.plan.url, self.plan.api_key) as client:
+            made = client.post("/api/providers/join-tokens")
+        check_versions(installed_versions(), Versions(made["qubix_version"], made["ray_version"], made["python_version"]))
+        return str(made["token"])
 
     def _start_node(self) -> None:
         self._node = start_node(self._settings)

@@ -6,8 +6,10 @@ import json
 import platform
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+from qubix import __version__
 from qubix.fabric.head import FOLDER_LENGTH_MAX
 from qubix.fabric.labels import NodeLabels, to_text
 from qubix.fabric.process import RayProcess, RayStartFailed, free_ports, ray_environment, temporary_folder
@@ -36,11 +38,7 @@ class Versions:
 
 def installed_versions() -> Versions:
     """The versions of this installation."""
-    import ray
-
-    from qubix import __version__
-
-    return Versions(__version__, str(ray.__version__), platform.python_version())
+    return Versions(__version__, version("ray"), platform.python_version())
 
 
 def check_versions(here: Versions, cluster: Versions) -> None:

@@ -95,10 +95,13 @@ class NodeBusy(Conflict):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class JoinToken:
-    """A join token, shown once."""
+    """A join token, shown once, and the versions that the node which uses it must have."""
 
     token: str
     expires_at: dt.datetime
+    qubix_version: str
+    ray_version: str
+    python_version: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

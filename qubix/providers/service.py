@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import secrets
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -79,7 +80,8 @@ class ProvidersService:
         if await self._store.open_tokens(provider_id) >= model.JOIN_TOKENS_OPEN_MAX:
             raise Limited("Too many join tokens wait to be used.", next_step="Use them, or wait until they expire.", retry_after_s=60)
         token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-        return JoinToken(token, await self._store.add_token(new_id(), provider_id, _hash(token), model.JOIN_TOKEN_TTL_S))
+        expires_at = await self._store.add_token(new_id(), provider_id, _hash(token), model.JOIN_TOKEN_TTL_S)
+        return JoinToken(token, expires_at, self._qubix_version, self._ray_version, platform.python_version())
 
     async def join(self, request: JoinRequest) -> Joined:
         """Let a node in. Idempotent by worker id: a repeat yields the same provider and node.

@@ -26,10 +26,13 @@ class JoinTokenRequest(Body):
 
 
 class JoinTokenView(View):
-    """Lets one machine in, once; shown here and never again."""
+    """Lets one machine in, once; shown here and never again. The versions are the platform's: the machine must have the same."""
 
     token: str
     expires_at: dt.datetime
+    qubix_version: str
+    ray_version: str
+    python_version: str
 
 
 class DeviceView(View):

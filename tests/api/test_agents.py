@@ -10,6 +10,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from qubix.agent.protocol import Desired, Metrics, Refused, parse_down
+from qubix.fabric.node import installed_versions
 from tests.api.conftest import World
 from tests.api.machines import machine
 from tests.fakes.nodes import sample
@@ -39,6 +40,13 @@ async def test_another_key_cannot_speak_for_the_machine(served: World) -> None:
     with pytest.raises((TimeoutError, ConnectionClosed)):
         async with node.connected():
             pass
+
+
+async def test_a_join_token_names_the_versions_that_a_node_must_have(served: World) -> None:
+    owner = await served.person("owner")
+    made = (await owner.http.post("/api/providers/join-tokens")).json()
+    here = installed_versions()
+    assert (made["qubix_version"], made["ray_version"], made["python_version"]) == (here.qubix, here.ray, here.python)
 
 
 async def test_a_join_token_works_once(served: World) -> None:
