@@ -11,6 +11,7 @@ from qubix import __version__
 from qubix.cli import account, demo, doctor, escrow, jobs, migrate, offers, provider, run, up, wallet
 from qubix.cli.client import ApiError
 from qubix.cli.output import ExitCode, JsonFlag, OptionMissing, Output, fail
+from qubix.cli.supervise import NotStarted, leave_word
 from qubix.kernel.errors import NotFound, QubixError
 
 app = typer.Typer(
@@ -40,11 +41,10 @@ def main() -> None:
     as_json = "--json" in sys.argv
     try:
         app()
-    except ApiError as error:
-        fail(error.message, next_step=error.next_step, code=error.problem, extra=error.extra, as_json=as_json)
-        sys.exit(int(error.exit_code))
     except QubixError as error:
-        fail(error.message, next_step=error.next_step, code=error.code, extra=error.extra, as_json=as_json)
+        code = error.problem if isinstance(error, ApiError | NotStarted) else error.code
+        leave_word(error, code)
+        fail(error.message, next_step=error.next_step, code=code, extra=error.extra, as_json=as_json)
         sys.exit(int(_code_of(error)))
     except httpx.TransportError as error:
         where = _asked(error)
@@ -55,6 +55,8 @@ def main() -> None:
 
 def _code_of(error: QubixError) -> ExitCode:
     match error:
+        case ApiError():
+            return error.exit_code
         case NotFound():
             return ExitCode.NOT_FOUND
         case OptionMissing():

@@ -54,7 +54,10 @@ def join(
     asked = _price(ask(out, yes, price=(None if price is None else str(price), "Price per GPU-hour in QU"))[0])
     if detach:
         line = [sys.executable, "-m", "qubix.cli.main", *(part for part in sys.argv[1:] if part not in ("--detach", "-d", "--json"))]
-        run = start_and_wait([*line, "--home", str(folder), "--price", str(asked)], folder, "the node")
+        line += ["--home", str(folder), "--price", str(asked)]  # what stands last wins; the supervisor has another current folder
+        for option, place in (("--data-dir", data_dir), ("--token-file", token_file)):
+            line += [option, str(place.resolve())] if place is not None else []
+        run = start_and_wait(line, folder, "the node")
         out.finish(_told(out, run, folder), then=("qubix provider status", "qubix provider price NEW", "qubix provider leave"))
         return
     from qubix.cli.member import Member, Membership  # heavy: only where a node is started
@@ -90,7 +93,8 @@ def join(
                 if not member.stopping.is_set():
                     raise
             finally:
-                out.note("leaving the cluster")
+                if member.answer is not None:
+                    out.note("leaving the cluster")
                 member.stop()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import secrets
 import signal
@@ -13,11 +14,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from qubix.cli import runfile
 from qubix.cli.processes import Running, descendants, end, reap, seen
-from qubix.kernel.errors import Unavailable
+from qubix.kernel.errors import QubixError, Unavailable
 
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 30.0
@@ -27,6 +28,26 @@ WATCH_INTERVAL_S: Final = 0.2
 GRACE_S: Final = 10.0
 START_TIMEOUT_S: Final = 180.0
 LOG_TAIL_BYTES: Final = 1500
+FAILURE_VARIABLE: Final = "QUBIX_FAILURE_FILE"
+"""Names the file in which a detached supervisor leaves the error that ended it, for the command that waits for it."""
+
+
+class NotStarted(Unavailable):
+    """A detached supervisor ended with an error of its own, which is told again here. Args: code, that error's."""
+
+    code = "not_started"
+
+    def __init__(self, message: str, *, code: str, next_step: str = "", **extra: Any) -> None:
+        super().__init__(message, next_step=next_step, **extra)
+        self.problem = code
+
+
+def leave_word(error: QubixError, code: str) -> None:
+    """Leave an error to whoever started this process and waits, if somebody does."""
+    if path := os.environ.get(FAILURE_VARIABLE):
+        with contextlib.suppress(OSError):
+            word = {"message": error.message, "next_step": error.next_step, "code": code, "extra": error.extra}
+            Path(path).write_text(json.dumps(word, default=str))
 
 
 def backoff_s(failures: int) -> float:
@@ -126,12 +147,14 @@ def look_after(child: Child, now: float) -> bool:
 def start_and_wait(line: Sequence[str], folder: Path, what: str, *, extra: Mapping[str, str] = {}) -> runfile.RunFile:
     """Start a supervisor of its own over `folder` and wait until its run.json says that it is ready.
 
-    Args: line, its command line; what, named in the error; extra, further variables of its environment. Raises: Unavailable with the end of its log.
+    Args: line, its command line; what, named in the error; extra, further variables of its environment.
+    Raises: NotStarted with its own error, and nothing of it is left behind; Unavailable with the end of its log, which is kept, for anything else.
     """
+    fresh = not folder.exists()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log_path = folder / "supervisor.log"
+    log_path, failure = folder / "supervisor.log", folder / "failure.json"
     with os.fdopen(os.open(log_path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as log:
-        environment = {**os.environ, **extra}
+        environment = {**os.environ, **extra, FAILURE_VARIABLE: str(failure)}
         supervisor = subprocess.Popen(
             line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", env=environment
         )
@@ -145,8 +168,21 @@ def start_and_wait(line: Sequence[str], folder: Path, what: str, *, extra: Mappi
     if supervisor.poll() is None:
         supervisor.terminate()
         supervisor.wait(GRACE_S * 6)
+    if failure.exists():
+        word = json.loads(failure.read_text())
+        _clear(folder, (failure, log_path), fresh=fresh)
+        raise NotStarted(f"{what} did not start: {word['message']}", code=word["code"], next_step=word["next_step"], **word["extra"])
     told = log_path.read_text(errors="replace")[-LOG_TAIL_BYTES:].strip()
     raise Unavailable(f"{what} did not start: {told}", next_step=f"read {log_path}; qubix doctor checks this machine")
+
+
+def _clear(folder: Path, files: Sequence[Path], *, fresh: bool) -> None:
+    """Remove the files, and a folder that was made for nothing but them and its lock."""
+    for file in files:
+        file.unlink(missing_ok=True)
+    if fresh and {entry.name for entry in folder.iterdir()} <= {"lock"}:
+        (folder / "lock").unlink(missing_ok=True)
+        folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from qubix.cli import runfile
 from qubix.cli.processes import Running, alive, descendants, end, seen
-from qubix.cli.supervise import BACKOFF_MAX_S, Child, backoff_s, look_after
+from qubix.cli.supervise import BACKOFF_MAX_S, Child, backoff_s, look_after, start_and_wait
 from qubix.kernel.errors import Conflict, Unavailable
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
@@ -129,3 +129,10 @@ def test_after_a_crash_the_recorded_processes_are_ended(tmp_path: Path) -> None:
     assert not alive(process)
     left.wait(10)
     assert runfile.read(tmp_path) is None
+
+
+def test_a_supervisor_that_crashes_without_a_word_is_reported_with_its_log_which_stays(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="no such thing") as refused:
+        start_and_wait([*PYTHON, "import sys; sys.exit('no such thing')"], tmp_path / "home", "the node")
+    assert str(tmp_path / "home" / "supervisor.log") in refused.value.next_step
+    assert "no such thing" in (tmp_path / "home" / "supervisor.log").read_text()
