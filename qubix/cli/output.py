@@ -43,7 +43,14 @@ class OptionMissing(Invalid):
 
 PIPE_WIDTH: Final = 200
 """Columns of a table that no terminal bounds."""
-_CONTROLS: Final = re.compile(r"\x1b\[[0-9;]*m|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_COLOUR: Final = r"(?:0{0,2}|0?[1-4]|2[2-4]|[34][0-79]|9[0-7]|10[0-7]|[34]8;5;\d{1,3}|[34]8;2;\d{1,3};\d{1,3};\d{1,3})"
+_COLOURS: Final = re.compile(rf"\x1b\[{_COLOUR}(?:;{_COLOUR}){{0,16}}m")
+_SEQUENCES: Final = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, and what moves the cursor or erases
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x80-\x9f]*(?:\x07|\x1b\\|\x9c)"  # OSC and their like: title, clipboard, links
+    r"|\x1b[ -/]+[0-~]|\x1b[0-Z\\^-~]"  # charsets, reset, …
+    r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"  # single controls, and beginnings without an end
+)
 _JOB_CODES: Final[Mapping[str, ExitCode]] = {
     "COMPLETED": ExitCode.DONE,
     "FAILED": ExitCode.FAILED,
@@ -76,7 +83,7 @@ class Output:
     def note(self, text: str) -> None:
         """Say on stderr what is going on; silent with --json."""
         if not self.as_json:
-            self.aside.print(text)
+            self.aside.print(text, soft_wrap=True)
 
     def finish(self, document: Any, *, then: Sequence[str] = (), code: ExitCode = ExitCode.DONE) -> None:
         """End the command: the document with --json, else the next useful commands on stderr.
@@ -87,7 +94,7 @@ class Output:
             sys.stdout.write(json.dumps(document, default=str) + "\n")
             sys.stdout.flush()
         elif then:
-            self.aside.print("[dim]next:  " + "   ".join(then) + "[/dim]", soft_wrap=True)
+            self.aside.print(f"[dim]next:  {plain('   '.join(then))}[/dim]", soft_wrap=True)
         if code is not ExitCode.DONE:
             raise typer.Exit(int(code))
 
@@ -137,23 +144,36 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     """
     flush_right = set(right)
     made = Table(
-        title=Text(tame(title)), title_justify="left", header_style="bold", box=None, pad_edge=False, show_header="" not in columns[1:]
+        title=Text(bare(title)), title_justify="left", header_style="bold", box=None, pad_edge=False, show_header="" not in columns[1:]
     )
     for column in columns:
         made.add_column(column, justify="right" if column in flush_right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(tame(_cell(cell))) for cell in row))
+        made.add_row(*(cell if isinstance(cell, Text) else Text(bare(_cell(cell))) for cell in row))
     return made
 
 
 def tame(text: str) -> str:
-    """Text from elsewhere, for a terminal: its colours stay, what moves the cursor or types in the reader's name does not."""
-    return _CONTROLS.sub(lambda found: found[0] if len(found[0]) > 1 else "\ufffd", text)
+    """A job's log for a terminal: its plain colours stay; what moves the cursor, hides text, or sets title or clipboard is gone."""
+    return _SEQUENCES.sub(_tamed, text)
+
+
+def bare(text: str) -> str:
+    """A stranger's word in a text of ours, for a terminal: not even its colours stay."""
+    return _SEQUENCES.sub(_bared, text)
+
+
+def _tamed(found: re.Match[str]) -> str:
+    return found[0] if _COLOURS.fullmatch(found[0]) else _bared(found)
+
+
+def _bared(found: re.Match[str]) -> str:
+    return "" if len(found[0]) > 1 else "\ufffd"
 
 
 def plain(text: str) -> str:
     """Text from elsewhere, for where rich reads markup."""
-    return escape(tame(text))
+    return escape(bare(text))
 
 
 def amount(value: int | None) -> str:

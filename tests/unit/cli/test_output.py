@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 
 import pytest
 import typer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from qubix.cli.main import app
-from qubix.cli.output import ExitCode, Output, ago, amount, fail, job_code, plain, table, tame
+from qubix.cli.output import ExitCode, Output, ago, amount, bare, fail, job_code, plain, table, tame
 
 
 def test_the_exit_codes_are_those_that_scripts_rely_on() -> None:
@@ -64,7 +68,7 @@ def test_an_error_as_json_carries_its_code_and_its_figures(capsys: pytest.Captur
 
 
 def test_a_strangers_name_is_neither_markup_nor_a_command_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    hostile = "[/red] [link=http://evil]x[/link] \x1b]0;title\x07 \x9b2J"
+    hostile = "[/red] [link=http://evil]x[/link] \x1b]0;title\x07 \x9b2J \x1b[31m"
     out = Output(as_json=False)
     out.show(table(hostile, ("provider",), [(hostile,)]))
     out.note(plain("\\" + hostile))
@@ -76,7 +80,56 @@ def test_a_strangers_name_is_neither_markup_nor_a_command_to_the_terminal(capsys
 
 def test_a_log_keeps_its_colours_and_lines_and_loses_what_drives_the_terminal() -> None:
     assert tame("\x1b[31mred\x1b[0m\ttab\r\n") == "\x1b[31mred\x1b[0m\ttab\r\n"
-    assert tame("a\x1b[2Jb\x1b]52;c;ZWNobw==\x07") == "a\ufffd[2Jb\ufffd]52;c;ZWNobw==\ufffd"
+    assert tame("a\x1b[2Jb\x1b]52;c;ZWNobw==\x07c") == "abc"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "\x1b]0;title\x07",
+        "\x1b]0;title\x1b\\",
+        "\x1b]52;c;ZWNobw==\x07",
+        "\x9d52;c;ZWNobw==\x9c",
+        "\x1b]8;;http://evil\x1b\\",
+        "\x1bP+q544e\x1b\\",
+        "\x1b[6n",
+        "\x9b2J",
+        "\x1bc",
+        "\x1b(0",
+        "\x1b[8m",
+        "\x1b[5m",
+        "\x1b[31;8m",
+        "\x1b[?1049h",
+    ],
+)
+def test_a_sequence_that_is_no_plain_colour_is_gone_as_a_whole(hostile: str) -> None:
+    assert tame(f"a{hostile}b") == bare(f"a{hostile}b") == "ab"
+
+
+@pytest.mark.parametrize("colour", ["\x1b[m", "\x1b[0m", "\x1b[01;34m", "\x1b[38;5;208m", "\x1b[48;2;1;2;3m", "\x1b[1;97;40m"])
+def test_plain_colours_stay_in_a_log_and_nowhere_else(colour: str) -> None:
+    assert tame(f"a{colour}b") == f"a{colour}b"
+    assert bare(f"a{colour}b") == "ab"
+
+
+@settings(max_examples=500)
+@given(st.text(alphabet="\x1b\x9b\x9d\x9c\x07\x00[]()\\;?0123 5mJPc\n", max_size=40))
+def test_nothing_but_plain_colours_comes_through(text: str) -> None:
+    left = re.sub(r"\x1b\[[0-9;]*m", "", tame(text))
+    assert not set(left) & {chr(code) for code in (*range(9), *range(11, 13), *range(14, 32), *range(127, 160))}
+    assert "\x1b" not in bare(text)
+
+
+def test_a_long_beginning_of_a_sequence_takes_no_long_time() -> None:
+    began = time.perf_counter()
+    for start in ("\x1b]", "\x9d", "\x1b[", "\x9b", "\x1bP", "\x1b[31;", "\x1b "):
+        tame(start * 100_000)
+    assert time.perf_counter() - began < 5
+
+
+def test_a_hint_keeps_its_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(as_json=False).finish({}, then=("qubix offers 'region in [eu,us]' --all",))
+    assert "[eu,us]" in capsys.readouterr().err
 
 
 def test_amounts_are_grouped_whole_units() -> None:
