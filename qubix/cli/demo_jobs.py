@@ -18,8 +18,10 @@ from qubix.cli.client import Client
 from qubix.cli.follow import FINAL
 from qubix.cli.jobs import log_lines
 from qubix.cli.output import Output
+from qubix.cli.plan import show_plan
 from qubix.cli.processes import Running, alive, descendants
-from qubix.cli.run import quote_id, read_request, show_plan, stream, submit
+from qubix.cli.run import quote_id, read_request, stream, submit
+from qubix.cli.telling import why_waiting
 from qubix.kernel.errors import Unavailable
 
 ACCURACY_MIN: Final = 0.95
@@ -204,7 +206,8 @@ def _await(stage: Stage, job_id: str, done: Callable[[Mapping[str, Any]], bool])
         if done(job):
             return job
         time.sleep(0.1)
-    raise Unavailable(f"job {job_id} is {job['state']} after {RUNNING_TIMEOUT_S:.0f} s", next_step=f"{job['reason']} {job['unplaceable']}")
+    why = why_waiting(job["unplaceable"]) if job["unplaceable"] else job["reason"]
+    raise Unavailable(f"job {job_id} is {job['state']} after {RUNNING_TIMEOUT_S:.0f} s", next_step=why or "")
 
 
 def _accuracy(stage: Stage, job_id: str) -> tuple[bool, str]:

@@ -13,8 +13,8 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as connect_socket
 
 from qubix.cli.client import Client
+from qubix.cli.telling import FINAL as FINAL
 
-FINAL: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 LOOK_INTERVAL_S: Final = 1.0
 NEWS_SPACING_S: Final = 0.2
 """After news, how long to let more of it gather before asking: a burst of lines costs one request."""
@@ -24,13 +24,15 @@ def follow(
     client: Client,
     job_id: str,
     *,
+    on_look: Callable[[Mapping[str, Any]], None] = lambda job: None,
     on_line: Callable[[Mapping[str, Any]], None] = lambda line: None,
     on_change: Callable[[Mapping[str, Any]], None] = lambda job: None,
     timeout_s: float | None = None,
 ) -> Mapping[str, Any]:
     """Tell what happens until the job's state is final.
 
-    Args: on_line, each piece of the log once, in order; on_change, the job as it is at each look; timeout_s, None for ever.
+    Args: on_look, the job as it is at each look, before the lines that came up to then; on_line, each piece of the log once, in order;
+        on_change, the job again, after the lines; timeout_s, None for ever.
     Returns: the job at its end. Raises: ApiError; TimeoutError.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -39,6 +41,7 @@ def follow(
         socket = _listen(client, job_id, closing)
         while True:
             job: Mapping[str, Any] = client.get(f"/api/jobs/{job_id}")
+            on_look(job)
             after = _lines_after(client, job_id, after, on_line)
             on_change(job)
             if job["state"] in FINAL:

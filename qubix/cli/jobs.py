@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,9 +11,11 @@ from urllib.parse import quote
 import typer
 
 from qubix.cli.client import Client, connect
-from qubix.cli.follow import FINAL, follow
-from qubix.cli.output import JsonFlag, Output, YesFlag, ago, amount, job_code, table, tame
+from qubix.cli.follow import follow
+from qubix.cli.output import JsonFlag, Output, YesFlag, ago, amount, job_code, table
 from qubix.cli.quantities import spoken
+from qubix.cli.screen import Lines, Nowhere, Screen
+from qubix.cli.telling import FINAL, Narrator, progress_of, why_waiting
 from qubix.kernel.errors import Conflict, NotFound
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
@@ -32,12 +33,16 @@ def jobs(limit: Annotated[int, typer.Option(min=1, max=1000)] = 20, as_json: Jso
     out = Output(as_json)
     with connect() as client:
         items = client.pages("/api/jobs", items_max=limit)
+    if not items:
+        out.show("this account has no job yet")
+        out.finish({"items": []}, then=("qubix run mnist", "qubix offers"))
+        return
     rows = [
         (
             item["id"],
             item.get("name") or item.get("kind"),
             item["state"],
-            f"{item.get('progress') or 0:.0f} %",
+            f"{progress_of(item)} %",
             amount(item.get("ceiling")),
             ago(item.get("created_at")),
         )
@@ -64,25 +69,40 @@ def logs(
     following: Annotated[bool, typer.Option("--follow", "-f", help="Stay until the job ends; exits as qubix show does.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Print a job's log lines."""
+    """Print a job's log lines: they alone on stdout, what became of its attempts on stderr."""
     out = Output(as_json)
+    screen: Screen = Nowhere() if as_json else Lines(out)
     with connect() as client:
-        if not following:
-            lines = log_lines(client, job_id)
-            for line in lines:
-                write_line(out, line)
-            out.finish({"items": lines}, then=(f"qubix logs -f {job_id}", f"qubix show {job_id}"))
+        if following:
+            _follow_logs(out, screen, client, job_id)
             return
-        kept: list[Mapping[str, Any]] = []
+        job = client.get(f"/api/jobs/{job_id}")
+        lines = log_lines(client, job_id)
+    narrator = Narrator(screen.say)
+    if len(job["attempts"]) > 1:
+        narrator.look(job)
+    for line in lines:
+        if len(job["attempts"]) > 1:
+            narrator.before(line)
+        screen.write(line["text"])
+    narrator.flush()
+    if not lines:
+        out.note(f"there is no log line: the job is {job['state']}")
+    out.finish({"items": lines}, then=(f"qubix logs -f {job_id}", f"qubix show {job_id}"))
 
-        def line_came(line: Mapping[str, Any]) -> None:
-            kept.append(line)
-            write_line(out, line)
 
-        job = follow(client, job_id, on_line=line_came)
-    out.finish(
-        {"items": kept, "state": job["state"]}, then=(f"qubix show {job_id}", f"qubix artefacts {job_id}"), code=job_code(job["state"])
-    )
+def _follow_logs(out: Output, screen: Screen, client: Client, job_id: str) -> None:
+    narrator = Narrator(screen.say)
+    kept: list[Mapping[str, Any]] = []
+
+    def line_came(line: Mapping[str, Any]) -> None:
+        narrator.before(line)
+        kept.append(line)
+        screen.write(line["text"])
+
+    job = follow(client, job_id, on_look=narrator.look, on_line=line_came, on_change=lambda _: narrator.flush())
+    then = (f"qubix show {job_id}", f"qubix artefacts {job_id}")
+    out.finish({"items": kept, "state": job["state"]}, then=then, code=job_code(job["state"]))
 
 
 def cancel(job_id: JobArgument, yes: YesFlag = False, as_json: JsonFlag = False) -> None:
@@ -104,13 +124,23 @@ def artefacts(
     out = Output(as_json)
     with connect() as client:
         answer = client.get(f"/api/jobs/{job_id}/artefacts")
-        items = answer["items"] if isinstance(answer, dict) else answer
+        items = answer["items"]
+        if not items:
+            _no_artefacts(out, client.get(f"/api/jobs/{job_id}"))
+            return
         if download is not None:
             for item in items:
                 item["path"] = str(fetch(client, job_id, item, download))
     rows = [(item["name"], item["size"], item["sha256"], item.get("path", "")) for item in items]
     out.show(table("Artefacts", ("name", "bytes", "sha256", "path"), rows, right=("bytes",)))
     out.finish({"items": items}, then=(f"qubix artefacts {job_id} --download .", f"qubix show {job_id}"))
+
+
+def _no_artefacts(out: Output, job: Mapping[str, Any]) -> None:
+    job_id, ended = job["id"], job["state"] in FINAL
+    when = "it ended without storing one" if ended else "they appear once the job has stored them"
+    out.show(f"job {job_id} is {job['state']} and has no artefact: {when}")
+    out.finish({"items": []}, then=(f"qubix logs {job_id}", f"qubix show {job_id}") if ended else (f"qubix logs -f {job_id}",))
 
 
 def fetch(client: Client, job_id: str, item: Mapping[str, Any], folder: Path) -> Path:
@@ -144,24 +174,17 @@ def log_lines(client: Client, job_id: str) -> list[Mapping[str, Any]]:
         after = page["items"][-1]["position"]
 
 
-def write_line(out: Output, line: Mapping[str, Any]) -> None:
-    """Print a piece of a log: as it is into a file or a pipe, tamed on a terminal."""
-    if not out.as_json:
-        sys.stdout.write(tame(line["text"]) if sys.stdout.isatty() else line["text"])
-        sys.stdout.flush()
-
-
 def facts_table(job: Mapping[str, Any]) -> Any:
     """What a job is and where it stands."""
     rows = [
         ("id", job["id"]),
         ("kind", f"{job.get('kind')}  {' '.join(f'{k}={v}' for k, v in (job.get('params') or {}).items())}"),
         ("state", job["state"] + (f" ({job['reason']})" if job.get("reason") else "")),
-        ("progress", f"{job.get('progress') or 0:.0f} %  {job.get('operation') or ''}"),
+        ("progress", f"{progress_of(job)} %  {job.get('operation') or ''}"),
         ("ceiling", amount(job.get("ceiling"))),
     ]
     if unplaceable := job.get("unplaceable"):
-        rows.append(("waiting", f"{unplaceable.get('message')} {unplaceable.get('relaxation') or ''}"))
+        rows.append(("waiting", why_waiting(unplaceable)))
     if job["state"] in FINAL and job.get("reason_detail"):
         rows.append(("detail", str(job["reason_detail"])[-500:]))
     return table(job.get("name") or "Job", ("what", ""), rows)

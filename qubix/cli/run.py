@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import tarfile
 import tempfile
 import tomllib
@@ -14,14 +13,15 @@ from typing import Annotated, Any
 
 import httpx
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from qubix.cli.client import Client, connect
 from qubix.cli.follow import follow
 from qubix.cli.jobs import attempts_table, receipt_table
-from qubix.cli.offers import offer_table
-from qubix.cli.output import JsonFlag, Output, YesFlag, amount, job_code, plain, table, tame
-from qubix.cli.quantities import duration_s, pairs, size_bytes, spoken
+from qubix.cli.output import JsonFlag, Output, YesFlag, job_code, plain
+from qubix.cli.plan import show_plan
+from qubix.cli.quantities import duration_s, pairs, size_bytes
+from qubix.cli.screen import screen_of
+from qubix.cli.telling import Narrator
 from qubix.kernel.errors import Invalid, QubixError
 
 SCRIPT_KIND = "script"
@@ -76,7 +76,7 @@ def run(
     )
     with connect() as client:
         plan = client.post("/api/quotes", request.body)
-        show_plan(out, plan)
+        show_plan(out, plan, budget=budget)
         extra = _present(
             name=name or (Path(target).name if SCRIPT_INPUT in request.files else None),
             wait_s=duration_s(wait) if wait else None,
@@ -179,61 +179,23 @@ def held(client: Client, quote: str | None) -> Iterator[dict[str, str]]:
         raise
 
 
-def show_plan(out: Output, plan: Mapping[str, Any]) -> None:
-    """The offers that were considered, the chosen one ticked, the ceiling and the estimate; or why nothing fits now."""
-    quote, chosen = plan.get("quote"), plan.get("offer")
-    if quote is None or chosen is None:
-        why = plan.get("unplaceable") or {}
-        relaxation = why.get("relaxation") or {}
-        out.show(plain(f"nothing fits now: {why.get('message')} {relaxation.get('message') or why.get('next_step') or ''}"))
-        out.show("it would wait for a machine, and its money come back if none appears")
-        return
-    considered = [chosen, *(item for item in plan["alternatives"] if item["id"] != chosen["id"])]
-    out.show(offer_table(considered, chosen["id"]))
-    estimate = plan["estimate"]
-    rows = [
-        ("rate", f"{amount(quote['rate_max'])} per hour"),
-        ("ceiling, locked until the end", amount(quote["ceiling"])),
-        ("longest run", spoken(quote["duration_max_s"])),
-        ("estimate", f"{estimate['duration']}, {amount(estimate['cost'])}" if estimate["duration_s"] else "no benchmark for this job yet"),
-    ]
-    out.show(table("Plan", ("what", ""), rows))
-
-
 def stream(
     out: Output, client: Client, job_id: str, *, on_change: Callable[[Mapping[str, Any]], None] = lambda job: None
 ) -> Mapping[str, Any]:
-    """Show progress and log lines until the job has ended. Args: on_change, told of the job at each look. Returns: the job."""
-    with _progress(out) as (bar, write):
-        task = bar.add_task("PENDING", total=100) if bar is not None else None
-        seen = {"state": "", "operation": ""}
+    """Show attempts, progress and log lines until the job has ended. Args: on_change, told of the job at each look. Returns: the job."""
+    with screen_of(out) as screen:
+        narrator = Narrator(screen.say)
+
+        def line_came(line: Mapping[str, Any]) -> None:
+            narrator.before(line)
+            screen.write(line["text"])
 
         def changed(job: Mapping[str, Any]) -> None:
-            if bar is not None and task is not None:
-                bar.update(task, completed=job.get("progress") or 0, description=tame(f"{job['state']} {job.get('operation') or ''}"))
-            elif (job["state"], job.get("operation")) != (seen["state"], seen["operation"]):
-                seen.update(state=job["state"], operation=job.get("operation") or "")
-                out.note(plain(f"{job['state']} {job.get('progress') or 0:.0f} % {job.get('operation') or ''}"))
+            narrator.flush()
+            screen.show(job)
             on_change(job)
 
-        return follow(client, job_id, on_line=lambda line: write(line["text"]), on_change=changed)
-
-
-@contextlib.contextmanager
-def _progress(out: Output) -> Iterator[tuple[Progress | None, Any]]:
-    if out.as_json:
-        yield None, lambda _text: None
-    elif not out.terminal.is_terminal:
-        yield None, sys.stdout.write
-    else:
-        with Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.percentage:.0f} %"),
-            TimeElapsedColumn(),
-            console=out.terminal,
-        ) as bar:
-            yield bar, lambda text: bar.console.print(tame(text).rstrip("\n"), markup=False, highlight=False)
+        return follow(client, job_id, on_look=narrator.look, on_line=line_came, on_change=changed)
 
 
 def _present(**members: Any) -> dict[str, Any]:
