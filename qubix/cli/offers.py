@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 
 import typer
+from rich.cells import cell_len
 
 from qubix.cli.account import connect_as_anybody
-from qubix.cli.output import JsonFlag, Output, amount, memory, table
+from qubix.cli.client import ApiError, Client
+from qubix.cli.output import JsonFlag, Output, amount, bare, memory, plain, table
 
 _GROUPS: Final = {"gpu": "model", "provider": "provider"}
 
@@ -30,7 +33,15 @@ def offers(
     out = Output(as_json)
     wanted = _groups(group_by)
     with connect_as_anybody() as client:
-        items = client.pages("/api/gpus/search", items_max=limit, query=query, sort=sort, available="any" if everything else None)
+        try:
+            items = client.pages("/api/gpus/search", items_max=limit, query=query, sort=sort, available="any" if everything else None)
+        except ApiError as error:
+            if query is not None and "position" in error.extra:
+                out.note(plain(underlined(query, error.extra["position"], error.extra.get("length", 1))))
+            raise
+        if not items:
+            _nothing(out, client, query, everything=everything, member="groups" if wanted else "items")
+            return
     if wanted:
         groups = grouped(items, wanted)
         out.show(_group_table(groups, wanted))
@@ -40,6 +51,29 @@ def offers(
     out.finish(
         {"items": items}, then=("qubix run mnist --offer ID", "qubix offers --group-by gpu", "qubix offers 'vram>=24GB' --sort price")
     )
+
+
+def underlined(query: str, position: int, length: int) -> str:
+    """A query, with carets under what is wrong in it."""
+    shown = [" " if character.isspace() else bare(character) for character in query]
+    before, wrong = "".join(shown[:position]), "".join(shown[position : position + length])
+    return f"  {''.join(shown)}\n  {' ' * cell_len(before)}{'^' * max(1, cell_len(wrong))}"
+
+
+def _nothing(out: Output, client: Client, query: str | None, *, everything: bool, member: str) -> None:
+    """Say that nothing matches, and what would: those that are taken, a query with fewer terms, or a GPU of one's own."""
+    asked = f" {shlex.quote(query)}" if query else ""
+    taken = [] if everything else client.pages("/api/gpus/search", items_max=100, query=query, available="any")
+    if taken:
+        out.show(plain(f"no offer{' that matches' if query else ''} is free now: {len(taken)} taken, paused or offline"))
+        then = (f"qubix offers{asked} --all",)
+    elif query:
+        out.show(plain(f"no offer matches {query}"))
+        then = ("qubix offers --all",)
+    else:
+        out.show("nobody offers a GPU yet")
+        then = ("qubix provider join",)
+    out.finish({member: []}, then=then)
 
 
 def offer_table(items: Iterable[Mapping[str, Any]], chosen: str | None = None) -> Any:
