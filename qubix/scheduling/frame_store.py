@@ -15,6 +15,7 @@ from qubix.agent.protocol import AliveAttempt, Artefact, AttemptSpec, Checkpoint
 from qubix.agent.protocol import InputFile as WireInput
 from qubix.agent.protocol import Restore as WireRestore
 from qubix.jobs.model import AttemptState, JobState
+from qubix.scheduling import log_store
 
 _LIVE: Final = "('CREATED', 'ACCEPTED', 'RUNNING')"
 _UUIDS: Final = pg.ARRAY(pg.UUID(as_uuid=True))
@@ -79,14 +80,6 @@ UPDATE attempts SET reported_at = clock_timestamp(), exit = :exit, exit_code = :
 _BLOB_SIZE: Final = sa.text("""
 UPDATE blobs b SET unreferenced_since = clock_timestamp() FROM attempt_blobs p
 WHERE p.attempt_id = :attempt AND p.sha256 = :sha256 AND b.sha256 = p.sha256 RETURNING b.size
-""")
-
-# Per stream, where the text stops being contiguous from 0.
-_LOG_ENDS: Final = sa.text("""
-SELECT stream, min(reached) FILTER (WHERE next IS NULL OR next > reached) AS reached FROM (
-    SELECT stream, max("offset" + octet_length(text)) OVER w AS reached, lead("offset") OVER w AS next, min("offset") OVER (PARTITION BY stream) AS first
-    FROM log_chunks WHERE attempt_id = :id WINDOW w AS (PARTITION BY stream ORDER BY "offset")) s
-WHERE first = 0 GROUP BY stream
 """)
 
 
@@ -280,22 +273,9 @@ class FrameStore:
             sa.text("UPDATE attempts SET progress = greatest(progress, :pct) WHERE id = :id"), {"id": spoken.attempt_id, "pct": attempt_pct}
         )
 
-    async def add_logs(self, frames: Sequence[Log]) -> None:
-        """Store pieces of logs; a repeat changes nothing. PostgreSQL's text holds no NUL, so it becomes '?' (one byte as well)."""
-        await self._connection.execute(
-            sa.text("""INSERT INTO log_chunks (attempt_id, stream, "offset", text, node_at)
-                       VALUES (:attempt, :stream, :offset, :text, to_timestamp(:node_at)) ON CONFLICT DO NOTHING"""),
-            [
-                {
-                    "attempt": f.attempt,
-                    "stream": f.stream.value,
-                    "offset": f.offset,
-                    "text": f.text.replace("\0", "?"),
-                    "node_at": min(max(f.node_at, 0.0), 1e11),
-                }
-                for f in frames
-            ],
-        )
+    async def add_logs(self, frames: Sequence[tuple[Log, int]]) -> None:
+        """Store pieces of logs, each with its attempt's `log_bytes_max` (qubix.scheduling.log_store)."""
+        await log_store.add(self._connection, frames)
 
     async def add_blob(self, attempt_id: UUID, sha256: str) -> None:
         """The attempt has sent these bytes; their row is there. A repeat changes nothing."""
@@ -342,7 +322,7 @@ class FrameStore:
 
     async def received(self, attempt_id: UUID) -> tuple[dict[str, int], set[int], set[str]]:
         """What has arrived: per stream the end of its contiguous text, the checkpoints, the artefacts."""
-        logs = {row.stream: int(row.reached or 0) for row in await self._connection.execute(_LOG_ENDS, {"id": attempt_id})}
+        logs = await log_store.ends(self._connection, attempt_id)
         checkpoints = {
             row.n for row in await self._connection.execute(sa.text("SELECT n FROM checkpoints WHERE attempt_id = :id"), {"id": attempt_id})
         }

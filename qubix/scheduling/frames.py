@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from qubix.agent.protocol import (
+    LOG_CHUNK_MAX_BYTES,
     Accept,
     Ack,
     Artefact,
@@ -30,6 +31,7 @@ from qubix.agent.protocol import (
     Running,
     Status,
     Stop,
+    Stream,
     Up,
 )
 from qubix.jobs import news
@@ -38,7 +40,7 @@ from qubix.kernel.clock import Clock
 from qubix.kernel.errors import Conflict, Invalid, NotFound
 from qubix.kernel.events import Event, EventType
 from qubix.live.hub import Volatile
-from qubix.scheduling.model import INPUT_BYTES_PER_S, Rules
+from qubix.scheduling.model import AGENT_LOG_BYTES_MAX, INPUT_BYTES_PER_S, Rules
 from qubix.scheduling.placing import LEASE_SLACK_S
 from qubix.scheduling.sessions import SessionOver
 
@@ -239,18 +241,19 @@ class FramesService:
                 return keys
             keys.append(f"{frame.attempt}/running")
         logs, checkpoints, artefacts = await self._store.received(spoken.attempt_id)
-        most = spoken.limits.log_bytes_max
+        # Of what the agent says itself, a last piece that would pass the limit is dropped, and not asked for again.
+        most: dict[str, int] = {Stream.AGENT: AGENT_LOG_BYTES_MAX - 4 * LOG_CHUNK_MAX_BYTES}
         keys += [
             f"{frame.attempt}/log/{stream}/{logs.get(stream, 0)}"
             for stream, end in sorted(frame.log_ends.items())
-            if logs.get(stream, 0) < min(end, most)
+            if logs.get(stream, 0) < min(end, most.get(stream, spoken.limits.log_bytes_max))
         ]
         keys += [f"{frame.attempt}/checkpoint/{n}" for n in frame.checkpoints if n not in checkpoints]
         keys += [f"{frame.attempt}/artefact/{name}" for name in frame.artefacts if _presentable(name) and name not in artefacts]
         return keys
 
     async def _logs(self, node_id: UUID, frames: Sequence[Log], answers: list[Down], live: list[Volatile]) -> None:
-        stored: list[Log] = []
+        stored: list[tuple[Log, int]] = []
         known: dict[tuple[UUID, int, UUID], Spoken | None] = {}
         for frame in frames:
             name = (frame.attempt, frame.fence, frame.session)
@@ -263,9 +266,9 @@ class FramesService:
                 answers.append(_stop(frame, "this attempt is over"))
                 continue
             answers.append(Ack(key=frame.key))
-            if frame.offset >= spoken.limits.log_bytes_max:
+            if not frame.text or frame.offset >= spoken.limits.log_bytes_max:
                 continue
-            stored.append(frame)
+            stored.append((frame, spoken.limits.log_bytes_max))
             members = {
                 "attempt": spoken.number,
                 "stream": frame.stream,

@@ -25,6 +25,9 @@ LIMIT_GRACE_S: Final = 30.0
 RUNNING_LATE_MS: Final = 30_000
 """How much later than the start its `running` may have been stored: so much less the database's clock may show of a whole run."""
 
+AGENT_LOG_BYTES_MAX: Final = 1 << 20
+"""How much of an agent's own lines is kept per attempt, beside the job's output."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rules:

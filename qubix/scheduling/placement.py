@@ -9,9 +9,11 @@ from typing import Final
 from uuid import UUID
 
 from qubix.kernel.money import Qu
+from qubix.kernel.sizes import gigabytes, told_apart
 from qubix.market.filters import region_matches
 from qubix.market.model import Needs
 from qubix.market.query import model_key
+from qubix.scheduling.model import LIMIT_MS_MIN
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Wanted:
     barred: frozenset[UUID] = frozenset()
     wary: frozenset[UUID] = frozenset()
     reserved_node_id: UUID | None = None
+    left: Qu | None = None
+    spent: Qu = Qu(0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,6 +140,11 @@ def _affordable(wanted: Wanted, candidate: Candidate) -> bool:
     return candidate.price_per_hour * wanted.needs.gpus <= wanted.rate_max and (per_gpu is None or candidate.price_per_hour <= per_gpu)
 
 
+def _pays_for_a_start(wanted: Wanted, candidate: Candidate) -> bool:
+    rate = Qu(candidate.price_per_hour * wanted.needs.gpus)
+    return wanted.left is None or rate == 0 or limit_ms(Qu(max(0, wanted.left)), rate) >= LIMIT_MS_MIN
+
+
 def _large_node(wanted: Wanted, candidate: Candidate) -> bool:
     needs = wanted.needs
     return candidate.ram_bytes >= needs.ram_bytes and candidate.cpu_cores >= needs.cpu_cores
@@ -152,6 +161,7 @@ CONSTRAINTS: Final[tuple[tuple[str, Test], ...]] = (
     ("tflops", lambda w, c: c.tflops == 0 or c.tflops >= w.needs.tflops),
     ("trust", _trusted),
     ("price", _affordable),
+    ("budget", _pays_for_a_start),
     ("online", lambda w, c: c.takes_work),
     ("barred", lambda w, c: c.node_id not in w.barred),
     ("busy", lambda w, c: len(_usable(w, c)) >= w.needs.gpus),
@@ -159,7 +169,21 @@ CONSTRAINTS: Final[tuple[tuple[str, Test], ...]] = (
 """In the order of asking: what the job wants first, what only time can change last."""
 
 _PASSING: Final = ("online", "barred", "busy")
-_GENTLE: Final = ("busy", "barred", "online", "price", "region", "trust", "tflops", "vram", "offer", "gpu_models", "node_size", "gpus")
+_GENTLE: Final = (
+    "busy",
+    "barred",
+    "online",
+    "price",
+    "budget",
+    "region",
+    "trust",
+    "tflops",
+    "vram",
+    "offer",
+    "gpu_models",
+    "node_size",
+    "gpus",
+)
 """What to give up first."""
 
 
@@ -230,6 +254,9 @@ def _needed(wanted: Wanted, matching: Sequence[Candidate], dropped: frozenset[st
 def _relaxed(name: str, wanted: Wanted, matching: Sequence[Candidate]) -> object:
     if name == "price":
         return min(candidate.price_per_hour * min(wanted.needs.gpus, len(candidate.slots)) for candidate in matching)
+    if name == "budget":
+        rate = min(candidate.price_per_hour * min(wanted.needs.gpus, len(candidate.slots)) for candidate in matching)
+        return wanted.spent - (-rate * LIMIT_MS_MIN // MS_PER_HOUR)
     if name == "region":
         return sorted({candidate.region for candidate in matching})
     if name == "vram":
@@ -239,7 +266,7 @@ def _relaxed(name: str, wanted: Wanted, matching: Sequence[Candidate]) -> object
     if name == "gpu_models":
         return sorted({candidate.model for candidate in matching})
     if name == "node_size":
-        best = max(matching, key=lambda candidate: (candidate.ram_bytes, candidate.cpu_cores))
+        best = _largest(matching)
         return {"ram_bytes": best.ram_bytes, "cpu_cores": best.cpu_cores}
     if name == "tflops":
         return max(candidate.tflops for candidate in matching)
@@ -262,10 +289,16 @@ def _said(name: str, wanted: Wanted, matching: Sequence[Candidate]) -> str:
             return (
                 f"The cheapest offer that fits costs {value} an hour, the job allows {wanted.rate_max}: raise the price limit to {value}."
             )
+        case "budget":
+            return (
+                f"What is left of its budget, {wanted.left}, pays for less than {LIMIT_MS_MIN / 1000:g} s of any offer that fits:"
+                f" a budget of {value} is the least that would."
+            )
         case "region":
             return f"None in {', '.join(wanted.needs.regions)}: it would match in {', '.join(_names(value))}."
         case "vram":
-            return f"No device has {wanted.needs.vram_bytes} bytes of memory: {value} would match."
+            asked, there = told_apart(wanted.needs.vram_bytes, max(slot.vram_bytes for candidate in matching for slot in candidate.slots))
+            return f"No device has {asked} of memory: {there} would match."
         case "gpus":
             return f"No node has {wanted.needs.gpus} such GPUs: {value} would match."
         case "gpu_models":
@@ -273,11 +306,22 @@ def _said(name: str, wanted: Wanted, matching: Sequence[Candidate]) -> str:
         case "tflops":
             return f"No device has {wanted.needs.tflops:g} TFLOPS: {value} would match."
         case "trust":
-            return f"None is as reliable or verified as asked: it would match with {value}."
+            return f"None is as reliable or verified as asked: it would match with {_trust(matching)}."
         case "node_size":
-            return f"No node is that large: the largest that fits otherwise has {value}."
+            best = _largest(matching)
+            return f"No node is that large: the largest that fits otherwise has {gigabytes(best.ram_bytes)} of RAM and {best.cpu_cores} CPU cores."
         case _:
             return "The chosen offer does not fit: leave the offer open."
+
+
+def _largest(matching: Sequence[Candidate]) -> Candidate:
+    return max(matching, key=lambda candidate: (candidate.ram_bytes, candidate.cpu_cores))
+
+
+def _trust(matching: Sequence[Candidate]) -> str:
+    known = [candidate.reliability for candidate in matching if candidate.reliability is not None]
+    share = f"a reliability of {max(known):.0%}" if known else "a provider whose reliability is not known yet"
+    return share + ("" if any(candidate.verified for candidate in matching) else ", a GPU that is declared and not measured")
 
 
 def _names(value: object) -> list[str]:

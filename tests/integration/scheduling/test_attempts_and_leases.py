@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import time
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from qubix.agent.protocol import Ack, Desired, Exit, Grant, Missing, Running, Stop
+from qubix.agent.protocol import Ack, Desired, Exit, Grant, Log, Missing, Running, Stop, Stream
 from qubix.bootstrap import Resources, scope
 from qubix.controller import Controller
 from qubix.jobs.model import AttemptState, Fault, Job, JobState
@@ -226,6 +227,45 @@ async def test_4b_07_finished_is_answered_with_what_is_missing_until_all_is_ther
     await world.node.checkpoint(attempt, 1, ran_ms=1)
     await world.node.artefact(attempt, "m", b"m")
     assert isinstance((await world.node.finished(attempt, **members))[0], Ack)
+
+
+async def test_4b_06_pieces_of_a_log_that_overlap_are_stored_once(world: World) -> None:
+    await world.job()
+    (attempt,) = await world.node.desired()
+    await world.node.start(attempt)
+    for offset, text in ((0, "hello"), (10, "world"), (0, "hello"), (3, "loud"), (8, "xyz"), (12, "r"), (5, "12345"), (5, "")):
+        (answer,) = await world.node.log(attempt, text, offset=offset)
+        assert isinstance(answer, Ack), "a hostile agent learns nothing, an honest one never does it"
+    rows = await world.owner.execute(sa.text('SELECT "offset", text FROM log_chunks ORDER BY "offset"'))
+    assert [tuple(row) for row in rows] == [(0, "hello"), (5, "12345"), (10, "world")]
+
+
+async def test_4b_06_no_agent_stores_more_log_than_the_attempts_limit(world: World) -> None:
+    await world.job()
+    (attempt,) = await world.node.desired()
+    await world.node.start(attempt)
+    most = attempt.spec.limits.log_bytes_max
+    await world.owner.execute(sa.text("UPDATE jobs SET limits = jsonb_set(limits, '{log_bytes_max}', '100')"))
+    assert most > 100
+    session = world.node._session
+    spoken = {"session": session, "attempt": attempt.id, "fence": attempt.fence, "node_at": 1.0}
+    for offset in range(0, 120, 3):
+        for stream in Stream:
+            await world.node.say(Log(**spoken, stream=stream, offset=offset, text="ééé"))
+    kept: dict[str, int] = dict(
+        (await world.owner.execute(sa.text("SELECT stream, sum(octet_length(text))::int FROM log_chunks GROUP BY 1"))).all()
+    )
+    assert kept["out"] + kept["err"] <= 100
+    assert kept["out"] + kept["err"] >= 80, "the limit is used"
+
+
+async def test_4b_06_two_sessions_at_once_cannot_store_overlapping_pieces(world: World) -> None:
+    await world.job()
+    (attempt,) = await world.node.desired()
+    await world.node.start(attempt)
+    pieces = [(number, "x" * 50) for number in range(10)]
+    await asyncio.gather(*(world.node.log(attempt, text, offset=offset) for offset, text in pieces))
+    assert await world.owner.scalar(sa.text("SELECT sum(octet_length(text)) FROM log_chunks")) == 50
 
 
 async def test_4b_07_a_row_before_its_bytes_is_refused(world: World) -> None:
