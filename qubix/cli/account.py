@@ -81,6 +81,10 @@ def keys(context: typer.Context, as_json: JsonFlag = False) -> None:
     out = Output(as_json)
     with connect() as client:
         items = client.get("/api/auth/keys")["items"]
+    if not items:
+        out.show("this account has no API key")
+        out.finish({"items": []}, then=("qubix keys create NAME",))
+        return
     rows = [(item["id"], item.get("name"), item.get("prefix"), ago(item.get("last_used_at"))) for item in items]
     out.show(table("API keys", ("id", "name", "begins", "last used"), rows))
     out.finish({"items": items}, then=("qubix keys create NAME", "qubix keys revoke ID"))

@@ -106,6 +106,22 @@ def status(as_json: JsonFlag = False) -> None:
         mine = client.get("/api/providers/me")
         earnings = client.get("/api/earnings")["items"]
         nodes = [client.get(f"/api/nodes/{node['id']}") for node in mine["nodes"] if node["state"] != "left"]
+    document = {"provider": mine["id"], "nodes": nodes, "earnings": earnings}
+    if nodes:
+        _show_machines(out, nodes)
+    else:
+        out.show("no machine of yours is in the market")
+    if any(item["jobs"] for item in earnings):
+        out.show(earnings_table(earnings))
+    else:
+        out.show("no job has earned anything yet")
+    then = (
+        ("qubix provider price NEW", "qubix provider pause", "qubix provider drain") if nodes else ("qubix provider join", "qubix wallet")
+    )
+    out.finish(document, then=then)
+
+
+def _show_machines(out: Output, nodes: list[Mapping[str, Any]]) -> None:
     rows = [
         (
             node["name"],
@@ -122,9 +138,6 @@ def status(as_json: JsonFlag = False) -> None:
     out.show(
         table("Machines", ("name", "state", "gpus", "free", "per GPU-hour", "sandbox", "last heard"), rows, right=("free", "per GPU-hour"))
     )
-    out.show(earnings_table(earnings))
-    document = {"provider": mine["id"], "nodes": nodes, "earnings": earnings}
-    out.finish(document, then=("qubix provider price NEW", "qubix provider pause", "qubix provider drain"))
 
 
 @app.command()

@@ -47,18 +47,28 @@ def history(limit: Annotated[int, typer.Option(min=1, max=1000)] = 20, as_json: 
     out = Output(as_json)
     with connect() as client:
         items = client.pages("/api/wallets/transactions", items_max=limit)
+    if not items:
+        out.show("nothing has moved in this wallet yet")
+        out.finish({"items": []}, then=("qubix wallet faucet 1000000", "qubix provider join"))
+        return
     rows = [
         (
-            ago(item.get("created_at")),
-            item.get("kind") or item.get("type"),
-            amount(item.get("amount")),
-            amount(item.get("balance")),
-            item.get("id"),
+            ago(item["created_at"]),
+            item["type"] + (f" ({item['status']})" if item["status"] != "completed" else ""),
+            moved(item["amount"], item["change"]),
+            amount(item["balance"]),
+            item["job_id"],
         )
         for item in items
     ]
-    out.show(table("History", ("when", "what", "change", "balance after", "ledger id"), rows, right=("change", "balance after")))
-    out.finish({"items": items}, then=("qubix wallet", "qubix jobs"))
+    out.show(table("History", ("when", "what", "amount", "balance after", "job"), rows, right=("amount", "balance after")))
+    jobs = [item["job_id"] for item in items if item["job_id"]]
+    out.finish({"items": items}, then=("qubix wallet", f"qubix show {jobs[0]}" if jobs else "qubix jobs"))
+
+
+def moved(units: int, change: int) -> str:
+    """A transaction's amount: signed by what it did to the balance, without a sign where it tells what became of money that had left before."""
+    return ("+" if change > 0 else "-" if change < 0 else "") + amount(units)
 
 
 @app.command()

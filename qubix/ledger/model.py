@@ -136,7 +136,8 @@ class Entry:
     """One line of a user's history.
 
     change is what it did to the wallet's balance: negative for what left it, 0 where it only tells what became of money
-    that had left before (a release, a fee, an earning still pending). amount is always positive.
+    that had left before (a release, a fee, an earning still pending). amount is always positive. escrow_id is the escrow it
+    belongs to, None for money that came from or went outside.
     """
 
     id: UUID
@@ -146,6 +147,7 @@ class Entry:
     amount: Qu
     change: int
     subject_id: UUID
+    escrow_id: UUID | None
     balance_after: Qu | None
     created_at: dt.datetime
 

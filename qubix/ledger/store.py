@@ -145,12 +145,15 @@ rows AS (
     UNION ALL
     SELECT h.id, 'withdrawal', CASE h.state WHEN 'OPEN' THEN 'pending' WHEN 'CAPTURED' THEN 'completed' ELSE 'failed' END,
            h.asset, h.amount, CASE h.state WHEN 'VOIDED' THEN 0 ELSE -h.amount END, h.id, NULL, h.created_at
-    FROM mine m JOIN holds h ON h.account_id = m.id)
-SELECT * FROM rows
+    FROM mine m JOIN holds h ON h.account_id = m.id),
+page AS (SELECT * FROM rows
 WHERE (cast(:types AS text[]) IS NULL OR type = ANY(cast(:types AS text[])))
   AND (cast(:since AS timestamptz) IS NULL OR created_at >= :since) AND (cast(:until AS timestamptz) IS NULL OR created_at < :until)
   AND (cast(:cursor_at AS timestamptz) IS NULL OR (created_at, id) < (:cursor_at, cast(:cursor_id AS uuid)))
-ORDER BY created_at DESC, id DESC LIMIT :most
+ORDER BY created_at DESC, id DESC LIMIT :most)
+SELECT p.*, coalesce(g.escrow_id, e.id) AS escrow_id
+FROM page p LEFT JOIN earnings g ON g.id = p.subject_id LEFT JOIN escrows e ON e.id = p.subject_id
+ORDER BY p.created_at DESC, p.id DESC
 """).bindparams(
     sa.bindparam("types", type_=pg.ARRAY(sa.Text)),
     sa.bindparam("since", type_=sa.DateTime(timezone=True)),
@@ -246,6 +249,7 @@ class LedgerStore:
                 amount=Qu(r.amount),
                 change=r.change,
                 subject_id=r.subject_id,
+                escrow_id=r.escrow_id,
                 balance_after=None if r.after is None else Qu(r.after),
                 created_at=r.created_at,
             )

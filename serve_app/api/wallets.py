@@ -42,7 +42,8 @@ class WalletsView(View):
 
 
 class TransactionView(View):
-    """One line of the history. `change` is what it did to the balance, `balance` what it was afterwards (null while it is pending)."""
+    """One line of the history. `change` is what it did to the balance, `balance` what it was afterwards (null while it is pending),
+    `job_id` whose money it was (null for what came from or went outside)."""
 
     id: UUID
     type: EntryType
@@ -52,6 +53,7 @@ class TransactionView(View):
     change: int
     balance: int | None
     subject_id: UUID
+    job_id: UUID | None
     created_at: dt.datetime
 
 
@@ -128,6 +130,7 @@ def _transaction(entry: Entry) -> TransactionView:
         change=entry.change,
         balance=entry.balance_after,
         subject_id=entry.subject_id,
+        job_id=entry.escrow_id,
         created_at=entry.created_at,
     )
 

@@ -43,6 +43,9 @@ async def test_a_job_is_paid_from_its_wallet_and_the_rest_comes_home(
         _, earnings = await s.escrow.get(job, payer)
         assert [g.state for g in earnings] == [EarningState.PAID, EarningState.PAID]
         history = await s.ledger.history(payer)
+        assert [e.escrow_id for e in history.items] == [job, job, job, job, None]
+        for earner in (payee, other):
+            assert {e.escrow_id for e in (await s.ledger.history(earner)).items} == {job}
         assert [e.type for e in history.items][3:] == [EntryType.ESCROW_LOCK, EntryType.DEPOSIT]
         assert sorted((e.type, e.change) for e in history.items[:3]) == [
             (EntryType.REFUND, 200),
