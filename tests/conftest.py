@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -26,6 +27,11 @@ from tests.whole import Whole, whole_platform
 
 TEMPLATE = "qubix_template"
 UNIT = Path(__file__).parent / "unit"
+
+
+def pytest_configure() -> None:
+    """End on SIGTERM as on Ctrl-C: fixtures stop the servers that they started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 class Database:
