@@ -127,7 +127,7 @@ def _group_table(groups: list[dict[str, Any]], names: list[str]) -> Any:
 
 def _span(group: Mapping[str, Any]) -> str:
     low, high = group["price_min"], group["price_max"]
-    return amount(low) if low == high else f"{low:,} to {high:,} QU".replace(",", " ")
+    return amount(low) if low == high else f"{amount(low)} to {amount(high)}"
 
 
 def _free(item: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qubix.kernel.errors import Invalid
+from qubix.kernel.money import written
 from qubix.kernel.sizes import gigabytes
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document.")]
@@ -177,8 +178,8 @@ def plain(text: str) -> str:
 
 
 def amount(value: int | None) -> str:
-    """Whole units with thin grouping: 12 345 QU."""
-    return "-" if value is None else f"{value:,} QU".replace(",", " ")
+    """Whole units as every message writes them, `12 345 QU`, or a dash."""
+    return "-" if value is None else written(value)
 
 
 def memory(size: int | None) -> str:

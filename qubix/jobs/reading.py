@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from qubix.escrow.model import AttemptEnd, Earning, Escrow, Use, is_open, metered_ms
 from qubix.jobs.model import Attempt, AttemptState, Fault, Job, Receipt, ReceiptAttempt, TimelineEntry
-from qubix.kernel.money import Qu, charge
+from qubix.kernel.money import Qu, charge, written
 
 _ENDS = {
     AttemptState.SUCCEEDED: "succeeded",
@@ -19,11 +19,13 @@ _ENDS = {
 
 def timeline(job: Job, attempts: Sequence[Attempt], checkpoints: Sequence[tuple[int, int, dt.datetime]]) -> list[TimelineEntry]:
     """What happened, in order of time. Args: checkpoints, (attempt's number, its own number, stored at)."""
-    entries = [TimelineEntry(job.created_at, "created", None, f"held {job.ceiling}")]
+    entries = [TimelineEntry(job.created_at, "created", None, f"held {written(job.ceiling)}")]
     for attempt in attempts:
         resumed = "" if attempt.resumed_from is None else f", resuming from checkpoint {attempt.resumed_from}"
         entries.append(
-            TimelineEntry(attempt.created_at, "assigned", attempt.number, f"to {attempt.node_name} at {attempt.rate} an hour{resumed}")
+            TimelineEntry(
+                attempt.created_at, "assigned", attempt.number, f"to {attempt.node_name} at {written(attempt.rate)} an hour{resumed}"
+            )
         )
         if attempt.accepted_at is not None:
             entries.append(TimelineEntry(attempt.accepted_at, "accepted", attempt.number, attempt.node_name))

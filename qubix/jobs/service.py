@@ -27,7 +27,7 @@ from qubix.kernel.clock import Clock
 from qubix.kernel.errors import Invalid, NotFound, Unavailable
 from qubix.kernel.events import Event
 from qubix.kernel.ids import UserId, new_id
-from qubix.kernel.money import AMOUNT_MAX, Asset, Qu
+from qubix.kernel.money import AMOUNT_MAX, Asset, Qu, written
 from qubix.market.model import Needs, NothingMatches, Quote
 
 if TYPE_CHECKING:
@@ -283,7 +283,9 @@ class JobService:
         if money.limit_ms(held, rate_max) < LIMIT_MS_MIN:
             least = money.ceiling(rate_max, 1)
             raise Invalid(
-                f"a budget of {held} pays for less than a second at {rate_max} an hour", next_step=f"give at least {least}", field="budget"
+                f"a budget of {written(held)} pays for less than a second at {written(rate_max)} an hour",
+                next_step=f"give at least {written(least)}",
+                field="budget",
             )
         return Terms(rate_max, held, duration_s, quote, why)
 

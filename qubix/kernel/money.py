@@ -24,6 +24,11 @@ class Asset(enum.IntEnum):
     USDC = 2
 
 
+def written(amount: int) -> str:
+    """An amount as people read it, here and in every message: `12 345 QU`."""
+    return f"{amount:,} QU".replace(",", " ")
+
+
 def charge(rate: Qu, ran_ms: int, left: Qu) -> Qu:
     """What `ran_ms` of use costs: `min(rate × ms // 3 600 000, left)`.
 

@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 from uuid import UUID
 
 from qubix.kernel.errors import Conflict, Invalid, NotFound, Unpaid
-from qubix.kernel.money import Asset, Qu
+from qubix.kernel.money import Asset, Qu, written
 
 
 class Code(enum.IntEnum):
@@ -57,8 +57,8 @@ def missing_funds(amount: Qu, available: Qu) -> Unpaid:
     """The error for a wallet that holds `available` of the `amount` asked for; `extra['missing']` is the rest."""
     missing = amount - available
     return Unpaid(
-        f"the wallet holds {available} available, {amount} are needed",
-        next_step=f"add at least {missing} to the wallet, or lower the budget",
+        f"the wallet has {written(available)} available, and {written(amount)} are needed: {written(missing)} are missing",
+        next_step=f"add at least {written(missing)} to the wallet (test funds: qubix wallet faucet {missing}), or lower the budget or the longest run",
         missing=missing,
         available=available,
         needed=amount,

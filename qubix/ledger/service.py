@@ -9,7 +9,7 @@ from uuid import UUID
 
 from qubix.kernel.errors import Invalid, NotFound
 from qubix.kernel.events import Event, EventType
-from qubix.kernel.money import Asset, Qu
+from qubix.kernel.money import Asset, Qu, written
 from qubix.ledger.model import (
     FAUCET_AMOUNT_MAX,
     PAGE_LIMIT_MAX,
@@ -85,7 +85,7 @@ class LedgerService:
         `n` with another amount; NotFound without a wallet.
         """
         if not 0 < amount <= FAUCET_AMOUNT_MAX or not 0 < len(n) <= 200:
-            raise Invalid(f"the faucet gives between 1 and {FAUCET_AMOUNT_MAX} units", next_step="ask for another amount")
+            raise Invalid(f"the faucet gives between 1 QU and {written(FAUCET_AMOUNT_MAX)}", next_step="ask for another amount")
         code = await self._store.faucet(user, asset, amount, n)
         if code < 0:
             refuse(code, "the faucet")

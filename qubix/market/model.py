@@ -11,7 +11,7 @@ from uuid import UUID
 
 from qubix.kernel.errors import Conflict, Invalid, NotFound
 from qubix.kernel.ids import NodeId, OfferId, ProviderId, QuoteId
-from qubix.kernel.money import AMOUNT_MAX, Qu, ceiling
+from qubix.kernel.money import AMOUNT_MAX, Qu, ceiling, written
 
 QUOTE_TTL_S: Final = 60
 PAGE_MAX: Final = 100
@@ -125,7 +125,7 @@ class Needs:
             if not least <= value <= most:
                 raise Invalid(f"{field} is between {least} and {most}.", next_step=f"Correct {field}.", field=field)
         if self.price_max is not None and not 0 < self.price_max <= PRICE_MAX:
-            raise Invalid(f"price_max is between 1 and {PRICE_MAX}.", next_step="Correct price_max.", field="price_max")
+            raise Invalid(f"price_max is between 1 QU and {written(PRICE_MAX)}.", next_step="Correct price_max.", field="price_max")
 
     @classmethod
     def parse(cls, fields: Mapping[str, Any]) -> Needs:

@@ -10,7 +10,7 @@ from uuid import UUID
 from qubix.kernel.clock import Clock
 from qubix.kernel.errors import Invalid, NotFound
 from qubix.kernel.ids import NodeId, OfferId, QuoteId, UserId, new_id
-from qubix.kernel.money import Qu
+from qubix.kernel.money import Qu, written
 from qubix.market import matching, ranking
 from qubix.market.matching import NoMatch
 from qubix.market.model import (
@@ -96,7 +96,9 @@ class MarketService:
         Raises: Invalid; NotFound for somebody else's node, or a model that it does not have.
         """
         if not 0 < price_per_hour <= PRICE_MAX:
-            raise Invalid(f"A price is between 1 and {PRICE_MAX} units per GPU-hour.", next_step="Correct it.", field="price_per_hour")
+            raise Invalid(
+                f"A price is between 1 QU and {written(PRICE_MAX)} per GPU-hour.", next_step="Correct it.", field="price_per_hour"
+            )
         if await self._store.set_price(user_id, node_id, price_per_hour, model) == 0:
             raise NotFound("You have no such node, or it has no such GPU.", next_step="List your nodes: qubix provider status.")
         self._wake("outbox", "")

@@ -51,3 +51,8 @@ def test_negative_rates_times_and_funds_are_refused() -> None:
             money.charge(Qu(arguments[0]), arguments[1], Qu(arguments[2]))
     with pytest.raises(ValueError, match="positive"):
         money.limit_ms(Qu(1), Qu(0))
+
+
+@pytest.mark.parametrize(("amount", "text"), [(0, "0 QU"), (999, "999 QU"), (1_234_567, "1 234 567 QU"), (-5000, "-5 000 QU")])
+def test_an_amount_is_written_in_groups_with_its_unit(amount: int, text: str) -> None:
+    assert money.written(amount) == text

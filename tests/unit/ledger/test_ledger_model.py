@@ -39,6 +39,13 @@ def test_missing_funds_say_how_much() -> None:
     assert missing_funds(Qu(10), Qu(4)).extra == {"missing": 6, "available": 4, "needed": 10}
 
 
+def test_missing_funds_are_written_as_people_read_them_and_the_command_as_it_is_typed() -> None:
+    error = missing_funds(Qu(5_000_000), Qu(20_000))
+    assert error.message == "the wallet has 20 000 QU available, and 5 000 000 QU are needed: 4 980 000 QU are missing"
+    assert "4 980 000 QU" in error.next_step
+    assert "qubix wallet faucet 4980000" in error.next_step
+
+
 @given(moment=MOMENTS, entry=st.uuids())
 def test_a_cursor_reads_back_to_its_place(moment: dt.datetime, entry: object) -> None:
     assert read_cursor(make_cursor(moment, entry)) == (moment, entry)  # type: ignore[arg-type]
