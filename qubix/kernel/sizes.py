@@ -56,3 +56,10 @@ def gigabytes(size: int) -> str:
     if sold is not None:
         return f"{sold} GB"
     return f"{size / 2**30:.1f}".removesuffix(".0") + " GB" if size >= 1 << 30 else f"{size >> 20} MB"
+
+
+def told_apart(one: int, other: int) -> tuple[str, str]:
+    """Two sizes for one sentence: in GB, or in MiB where they would look the same."""
+    if one != other and gigabytes(one) == gigabytes(other):
+        return f"{one / 2**20:.10g} MiB", f"{other / 2**20:.10g} MiB"
+    return gigabytes(one), gigabytes(other)

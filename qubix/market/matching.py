@@ -7,7 +7,7 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from qubix.kernel.sizes import gigabytes
+from qubix.kernel.sizes import told_apart
 from qubix.market.filters import region_matches
 from qubix.market.model import Needs, Offer, Status
 from qubix.market.query import model_key
@@ -180,7 +180,8 @@ def _say(field: str, before: Any, after: Any) -> str:
     if field == "price_max":
         return f"Allow {after} per GPU-hour instead of {before}."
     if field in ("vram_bytes", "ram_bytes"):
-        return f"Ask for {gigabytes(after)} of {'VRAM' if field == 'vram_bytes' else 'RAM'} instead of {gigabytes(before)}."
+        less, wanted = told_apart(after, before)
+        return f"Ask for {less} of {'VRAM' if field == 'vram_bytes' else 'RAM'} instead of {wanted}."
     if field == "gpu_models":
         return f"Allow {after[-1]} too."
     if field == "regions":

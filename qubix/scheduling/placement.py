@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from qubix.kernel.money import Qu
+from qubix.kernel.money import MS_PER_HOUR, Qu, limit_ms
 from qubix.kernel.sizes import gigabytes, told_apart
 from qubix.market.filters import region_matches
 from qubix.market.model import Needs
@@ -74,7 +74,7 @@ class Wanted:
     wary: frozenset[UUID] = frozenset()
     reserved_node_id: UUID | None = None
     left: Qu | None = None
-    spent: Qu = Qu(0)
+    spent: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -225,7 +225,16 @@ def explain(wanted: Wanted, candidates: Sequence[Candidate]) -> Unplaceable:
     code = next(name for name in reversed(_GENTLE) if name in dropped)
     relaxation = {name: _relaxed(name, wanted, matching) for name in dropped if name not in _PASSING}
     reserve = _worth_waiting_for(wanted, matching) if dropped <= {"busy", "barred"} else None
-    return Unplaceable(code, " ".join(_said(name, wanted, matching) for name in _GENTLE if name in dropped), relaxation, rejected, reserve)
+    told = [name for name in _GENTLE if name in dropped and not (name == "busy" and _free_once_relaxed(wanted, matching, relaxation))]
+    return Unplaceable(code, " ".join(_said(name, wanted, matching) for name in told), relaxation, rejected, reserve)
+
+
+def _free_once_relaxed(wanted: Wanted, matching: Sequence[Candidate], relaxation: Mapping[str, object]) -> bool:
+    """Whether a device that is too small or one of too few only counts as in use: its need relaxed, it could be had now."""
+    changes: dict[str, Any] = {"vram_bytes": 0} if "vram" in relaxation else {}
+    changes |= {"gpus": relaxation["gpus"]} if "gpus" in relaxation else {}
+    relaxed = dataclasses.replace(wanted, needs=dataclasses.replace(wanted.needs, **changes))
+    return bool(changes) and any(dict(CONSTRAINTS)["busy"](relaxed, candidate) for candidate in matching)
 
 
 def _without(wanted: Wanted, candidates: Sequence[Candidate], dropped: frozenset[str]) -> list[Candidate]:

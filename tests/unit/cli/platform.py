@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -29,7 +29,7 @@ def attempt(number: int, node: str, state: str = "RUNNING", **members: Any) -> d
 
 def job(state: str = "RUNNING", *attempts: Mapping[str, Any], **members: Any) -> dict[str, Any]:
     """A job as the API shows it, with its attempts."""
-    receipt = {"held": 100, "charged": 1, "refunded": None, "fee": 0, "escrow_state": "LOCKED", "attempts": []}
+    receipt: dict[str, Any] = {"held": 100, "charged": 1, "refunded": None, "fee": 0, "escrow_state": "LOCKED", "attempts": []}
     known = {"id": JOB_ID, "name": "train", "kind": "mnist", "params": {}, "ceiling": 100, "created_at": None, "receipt": receipt}
     open_ends = {"progress": 0.0, "operation": "", "unplaceable": None, "reason": None, "reason_detail": None}
     return {**known, **open_ends, "state": state, "attempts": list(attempts), **members}
@@ -43,7 +43,7 @@ def line(position: int, number: int, text: str) -> dict[str, Any]:
 class Script:
     """Answers each look at the job with the next of `looks`, and then with what the log holds by that time."""
 
-    def __init__(self, *looks: tuple[Mapping[str, Any], list[Mapping[str, Any]]]) -> None:
+    def __init__(self, *looks: tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]) -> None:
         self.looks = list(looks)
         self.lines: list[Mapping[str, Any]] = []
         self.job: Mapping[str, Any] = {}

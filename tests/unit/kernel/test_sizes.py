@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qubix.estimates.catalogue import GPUS
-from qubix.kernel.sizes import gigabytes, parse_size
+from qubix.kernel.sizes import gigabytes, parse_size, told_apart
 
 MIB = 1 << 20
 CARDS = {
@@ -54,3 +54,8 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 @given(st.integers(1 << 20, 1 << 41))
 def test_what_is_shown_asks_for_no_more_than_there_is_when_it_is_written_again(size: int) -> None:
     assert parse_size(gigabytes(size)).least <= size
+
+
+def test_two_sizes_that_would_look_the_same_are_told_apart() -> None:
+    assert told_apart(24 << 30, 24_564 * MIB) == ("24576 MiB", "24564 MiB")
+    assert told_apart(48 * 10**9, 24_564 * MIB) == ("48 GB", "24 GB")

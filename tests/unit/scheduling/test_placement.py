@@ -90,6 +90,33 @@ def test_the_refusal_names_the_smallest_change() -> None:
     assert refusal(choose(wanted(), [])).code == "no_offers"
 
 
+def test_a_refusal_says_sizes_and_trust_as_people_write_them() -> None:
+    def said(needs: Needs, *slots: Slot, **rest: Any) -> str:
+        return refusal(choose(wanted(needs=needs), [offer(1, *slots, **rest)])).message
+
+    assert said(Needs(vram_bytes=48 * 10**9)) == "No device has 48 GB of memory: 24 GB would match."
+    assert said(Needs(vram_bytes=24 * GIB + (12 << 20))) == "No device has 24588 MiB of memory: 24576 MiB would match."
+    assert said(Needs(gpus=2)) == "No node has 2 such GPUs: 1 would match."
+    used = said(Needs(gpus=2), slot(1, holder=UUID(int=5)))
+    assert used == "One offer fits but every device is in use: it starts when one is free. No node has 2 such GPUs: 1 would match."
+    large = said(Needs(cpu_cores=512), ram_bytes=62 * GIB, cpu_cores=8)
+    assert large == "No node is that large: the largest that fits otherwise has 64 GB of RAM and 8 CPU cores."
+    for text in (large, said(Needs(reliability_min=0.99), reliability=0.9), said(Needs(reliability_min=0.99), reliability=None)):
+        assert "{" not in text
+        assert "None" not in text.removeprefix("None is as")
+    assert "a reliability of 90%" in said(Needs(reliability_min=0.99), reliability=0.9, verified=True)
+
+
+def test_a_budget_that_pays_for_less_than_a_second_of_every_offer_is_the_reason() -> None:
+    dear = offer(1, price=7200)
+    found = refusal(choose(wanted(left=Qu(1), spent=9), [dear]))
+    assert (found.code, found.relaxation, found.rejected) == ("budget", {"budget": 11}, {"budget": 1})
+    assert "a budget of 11" in found.message
+    assert isinstance(choose(wanted(left=Qu(2), spent=9), [dear]), Choice)
+    assert chosen(choose(wanted(left=Qu(1)), [dear, offer(2, price=3600)])) == UUID(int=2)
+    assert refusal(choose(wanted(left=Qu(1)), [dear, offer(2, slot(20, holder=UUID(int=5)), price=3600)])).code == "busy"
+
+
 def test_a_busy_offer_asks_for_nothing_but_time() -> None:
     found = refusal(choose(wanted(), [offer(1, slot(1, holder=UUID(int=5))), offer(2, price=20_000)]))
     assert (found.code, found.relaxation) == ("busy", {})
@@ -149,11 +176,14 @@ candidates = st.lists(
     max_size=8,
 )
 jobs = st.builds(
-    lambda gpus, models, regions, rate: wanted(needs=Needs(gpus=gpus, gpu_models=models, regions=regions), rate_max=rate),
+    lambda gpus, models, regions, rate, left: wanted(
+        needs=Needs(gpus=gpus, gpu_models=models, regions=regions), rate_max=rate, left=left, spent=7
+    ),
     st.integers(1, 3),
     st.sampled_from([(), ("H100",), ("A100",)]),
     st.sampled_from([(), ("us",), ("asia",)]),
     st.integers(1, 12_000),
+    st.one_of(st.none(), st.integers(0, 4).map(Qu)),
 )
 
 
@@ -178,13 +208,14 @@ def test_the_relaxation_would_let_an_offer_match_once_it_is_free(job: Wanted, of
     if isinstance(found, Choice) or found.code == "no_offers":
         assert isinstance(found, Choice) or not offers
         return
-    change = dict(found.relaxation)
+    change: dict[str, Any] = dict(found.relaxation)
     needs = dataclasses.replace(
         job.needs,
         gpus=change.get("gpus", job.needs.gpus),
         gpu_models=() if "gpu_models" in change else job.needs.gpu_models,
         regions=tuple(change.get("region", job.needs.regions)),
     )
-    relaxed = dataclasses.replace(job, needs=needs, rate_max=change.get("price", job.rate_max))
+    left = Qu(change["budget"] - job.spent) if "budget" in change else job.left
+    relaxed = dataclasses.replace(job, needs=needs, rate_max=change.get("price", job.rate_max), left=left)
     free = [dataclasses.replace(one, takes_work=True, slots=tuple(slot(s.device_id) for s in one.slots)) for one in offers]
     assert isinstance(choose(relaxed, free), Choice)
