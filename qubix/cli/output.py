@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import enum
+import io
 import json
 import re
 import sys
@@ -42,8 +44,9 @@ class OptionMissing(Invalid):
     code = "option_missing"
 
 
-PIPE_WIDTH: Final = 200
-"""Columns of a table that no terminal bounds."""
+PIPE_WIDTH: Final = 100
+"""Columns of a rule where no terminal bounds it; tables and sentences are never wrapped there."""
+_WHOLE_WIDTH: Final = 100_000
 _COLOUR: Final = r"(?:0{0,2}|0?[1-4]|2[2-4]|[34][0-79]|9[0-7]|10[0-7]|[34]8;5;\d{1,3}|[34]8;2;\d{1,3};\d{1,3};\d{1,3})"
 _COLOURS: Final = re.compile(rf"\x1b\[{_COLOUR}(?:;{_COLOUR}){{0,16}}m")
 _SEQUENCES: Final = re.compile(
@@ -79,7 +82,10 @@ class Output:
         """Print for people; silent with --json."""
         if not self.as_json:
             for item in what:
-                self.terminal.print(item)
+                if isinstance(item, Table) and not self.terminal.is_terminal:
+                    self.terminal.print(Text(whole(item)), soft_wrap=True)
+                else:
+                    self.terminal.print(item, soft_wrap=isinstance(item, str | Text) and not self.terminal.is_terminal)
 
     def note(self, text: str) -> None:
         """Say on stderr what is going on; silent with --json."""
@@ -152,6 +158,14 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(bare(_cell(cell))) for cell in row))
     return made
+
+
+def whole(made: Table) -> str:
+    """A table for a file or a pipe: one line per row however long, without colours and without blanks at the ends of lines."""
+    body, page = copy.copy(made), io.StringIO()
+    body.title = None
+    Console(file=page, width=_WHOLE_WIDTH, color_system=None, force_terminal=False).print(body)
+    return "\n".join(line.rstrip() for line in [str(made.title or ""), *page.getvalue().splitlines()] if line.strip())
 
 
 def tame(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import time
@@ -10,6 +11,7 @@ import pytest
 import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from typer.testing import CliRunner
 
 from qubix.cli.main import app
@@ -146,3 +148,29 @@ def test_every_command_explains_itself(command: str) -> None:
     answer = CliRunner().invoke(app, [*command.split(), "--help"])
     assert answer.exit_code == 0, answer.output
     assert "Usage" in answer.output
+
+
+def test_a_table_in_a_pipe_has_one_line_a_row_however_long_and_no_blanks_at_its_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "word " * 100 + "end"
+    title = "a title that is longer than the narrow table below it"
+    Output(as_json=False).show(table(title, ("id", "n"), [("1", 5), ("2", 12345)], right=("n",)), table("", ("a", "b"), [(long, "x")]))
+    assert capsys.readouterr().out.splitlines() == [
+        title,
+        "id      n",
+        "1       5",
+        "2   12345",
+        "a" + " " * (len(long) + 1) + "b",
+        long + "  x",
+    ]
+
+
+def test_a_table_on_a_terminal_keeps_to_its_width() -> None:
+    page = io.StringIO()
+    terminal = Console(file=page, width=40, force_terminal=True, color_system=None)
+    Output(as_json=False, terminal=terminal).show(table("t", ("a",), [("word " * 30,)]))
+    assert max(len(line) for line in page.getvalue().splitlines()) == 40
+
+
+def test_a_sentence_in_a_pipe_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(as_json=False).show("word " * 100 + "end")
+    assert capsys.readouterr().out == "word " * 100 + "end\n"
