@@ -213,5 +213,7 @@ async def test_results_that_never_come_are_not_waited_for_without_end(world: Wor
     await age(world.owner, 60 + 30 + 3600 + 1)
     await world.node.status(attempt)
     await world.control.step()
-    assert await world.state(job) is JobState.FAILED
+    assert await world.state(job) is JobState.PENDING, "the consumer does not answer for a node's link: it is tried elsewhere"
+    ended = (await world.owner.execute(sa.text("SELECT state, fault, reason FROM attempts"))).one()
+    assert tuple(ended) == ("LOST", "provider", "results_late")
     assert await problems(world.owner) == []
