@@ -6,6 +6,7 @@ scope's one connection; wakes are sent after the commit.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import importlib.util
@@ -29,7 +30,7 @@ from qubix.identity.service import IdentityService
 from qubix.identity.store import IdentityStore
 from qubix.intake.service import IntakeService
 from qubix.intake.store import IntakeStore
-from qubix.jobs.blobs import BlobStore
+from qubix.jobs.blobs import Blob, BlobStore
 from qubix.jobs.catalogue import Catalogue, load
 from qubix.jobs.service import JobService
 from qubix.jobs.service import Limits as JobLimits
@@ -202,7 +203,7 @@ class Scope:
     def intake(self) -> IntakeService:
         return IntakeService(
             IntakeStore(self.connection),
-            keep_blob=JobStore(self.connection).keep_blob,
+            keep_blob=self.keep_blob,
             size_max_bytes=self._settings.upload_size_max_bytes,
             quota_bytes=self._settings.upload_quota_bytes,
         )
@@ -226,6 +227,18 @@ class Scope:
     def blob_rows(self) -> JobStore:
         """Which bytes are stored and referred to."""
         return JobStore(self.connection)
+
+    async def keep_blob(self, blob: Blob) -> None:
+        """Note bytes that were just put, under their row's lock. Raises: Unavailable when they were collected meanwhile."""
+        await self.blob_rows.keep_blob(blob)
+        self.resources.blobs.confirm(blob.sha256)
+
+    async def drop_blob(self, blob: Blob) -> None:
+        """Remove bytes that were put and could not be recorded, unless a row knows them."""
+        async with self.connection.begin_nested() as claim:
+            if await self.blob_rows.claim_blob(blob):
+                await asyncio.to_thread(self.resources.blobs.remove, blob.sha256)
+            await claim.rollback()
 
     @cached_property
     def placing(self) -> PlacingService:
@@ -261,7 +274,7 @@ class Scope:
             FrameStore(self.connection),
             sessions=self.sessions,
             capacity=self.capacity,
-            jobs=JobStore(self.connection),
+            keep_blob=self.keep_blob,
             providers=self.providers,
             clock=self.clock,
             tell=self.outbox.add,
@@ -286,6 +299,21 @@ async def scope(resources: Resources, *, leads: tuple[str, int] | None = None) -
             if await s.outbox.write():
                 s.wake("outbox")
         resources.wakes.send(s.wakes)
+
+
+@contextlib.asynccontextmanager
+async def recording(resources: Resources, blob: Blob) -> AsyncIterator[None]:
+    """Around the transaction that records bytes just put: when it fails they are removed again, as far as that is possible now.
+
+    What stays behind (the database is away, the process dies) is found by the controller's collection.
+    """
+    try:
+        yield
+    except Exception:
+        with contextlib.suppress(Exception):
+            async with scope(resources) as s:
+                await s.drop_blob(blob)
+        raise
 
 
 async def database_time_ms(connection: AsyncConnection) -> int:

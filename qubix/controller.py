@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from qubix import observability
 from qubix.bootstrap import Resources, Scope, open_resources, scope
-from qubix.jobs.blobs import UNREFERENCED_KEEP_S
+from qubix.jobs.blobs import FOLDERS, UNREFERENCED_KEEP_S
 from qubix.kernel.errors import QubixError
 from qubix.kernel.tasks import end
 from qubix.postgres import leader, outbox
@@ -38,6 +38,9 @@ FAILURE_PAUSE_S: Final = 1.0
 MONEY_S: Final = 1.0
 HOUSE_S: Final = 600.0
 BATCH_MAX: Final = 200
+FOLDERS_AT_ONCE: Final = 16
+"""Of the blob store's folders, so many are looked through each HOUSE_S: all of them in under three hours."""
+ADOPTED_MAX: Final = 1000
 AWAY: Final = (sa.exc.DBAPIError, sa.exc.TimeoutError, *DRIVER_TROUBLE)
 """The database is away, or refused one transaction: the step is tried again."""
 
@@ -51,6 +54,7 @@ class Controller:
         self._resources = resources
         self._holder = holder or f"{socket.gethostname()}/{os.getpid()}"
         self._epoch = 0
+        self._folder = 0
 
     async def lead(self) -> int:
         """Become the leader. Returns the epoch."""
@@ -227,8 +231,19 @@ class Controller:
             await s.identity.sweep()
         async with self._scope() as s:
             await outbox.forget(s.connection)
+        await self.adopt_blobs()
         await self.collect_blobs()
         await asyncio.to_thread(self._resources.blobs.sweep_incoming)
+
+    async def adopt_blobs(self) -> int:
+        """Find old files that no row knows, in some of the store's folders at a time; they are collected a day later. Returns how many."""
+        adopted = 0
+        for _ in range(FOLDERS_AT_ONCE):
+            found = await asyncio.to_thread(self._resources.blobs.old, self._folder)
+            self._folder = (self._folder + 1) % FOLDERS
+            async with self._scope() as s:
+                adopted += await s.blob_rows.adopt_blobs(found, most=ADOPTED_MAX)
+        return adopted
 
     async def collect_blobs(self) -> int:
         """Remove bytes that nothing has referred to for a day. The files go under their rows' locks. Returns how many."""

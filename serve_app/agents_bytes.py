@@ -9,8 +9,8 @@ from fastapi import APIRouter, Path, Request, Response, Security
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from qubix.bootstrap import scope
-from qubix.kernel.errors import TooLarge, Unauthenticated, Unavailable
+from qubix.bootstrap import recording, scope
+from qubix.kernel.errors import Unauthenticated, Unavailable
 from serve_app.api.shapes import PROBLEMS
 from serve_app.api.uploads import chunks
 from serve_app.web import Web, web_of
@@ -26,19 +26,18 @@ async def put_blob(attempt_id: UUID, fence: int, sha256: Sha256, request: Reques
     """A checkpoint's or artefact's bytes, before the frame that names them. A repeat is harmless."""
     web = web_of(request)
     async with scope(web.resources) as s:
-        limit = await s.frames.put_limit(_secret(token), attempt_id, fence)
-    limit = min(limit, web.resources.settings.artefact_size_max_bytes)
+        left = await s.frames.put_limit(_secret(token), attempt_id, fence, sha256=sha256)
     announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
-        raise TooLarge(f"the attempt may store {limit} more bytes", next_step="leave it out", limit=limit)
-    try:
-        blob = await web.resources.blobs.put(chunks(request), size_max_bytes=limit, sha256=sha256)
-    except Unavailable:
-        async with scope(web.resources) as s:
-            await s.frames.not_stored(_secret(token), attempt_id, fence)
-        raise
-    async with scope(web.resources) as s:
-        await s.frames.stored(_secret(token), attempt_id, fence, blob)
+    size = int(announced) if announced.isdecimal() else None
+    with web.incoming.room(attempt_id, min(left, web.resources.settings.artefact_size_max_bytes), size, of=left) as limit:
+        try:
+            blob = await web.resources.blobs.put(chunks(request), size_max_bytes=limit, sha256=sha256)
+        except Unavailable:
+            async with scope(web.resources) as s:
+                await s.frames.not_stored(_secret(token), attempt_id, fence)
+            raise
+        async with recording(web.resources, blob), scope(web.resources) as s:
+            await s.frames.stored(_secret(token), attempt_id, fence, blob)
     return Response(status_code=204)
 
 

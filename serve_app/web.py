@@ -20,6 +20,7 @@ from qubix.observability import logger
 from qubix.postgres import outbox
 from serve_app.breaker import Breaker
 from serve_app.callers import KnownCallers
+from serve_app.incoming import Incoming
 from serve_app.limits import RateLimits
 from serve_app.metrics import Measurements
 from serve_app.origin import Origins
@@ -45,6 +46,7 @@ class Web:
     agents: AgentSockets
     clients: ClientSockets
     callers: KnownCallers
+    incoming: Incoming = dataclasses.field(default_factory=Incoming)
 
     @contextlib.asynccontextmanager
     async def background(self) -> AsyncIterator[None]:

@@ -1,7 +1,8 @@
 """Bytes by their SHA-256, as files on disk: `<root>/ab/abcdef…`. Streams in and out, constant memory.
 
 The rows that say who refers to a blob live in the database (qubix.jobs.store); a file is removed only when no row has
-referred to it for a day, and never while somebody is putting the same bytes again.
+referred to it for a day, under its row's lock. Whoever puts bytes records them under that same lock and then confirms that
+the file is still there, so a put that raced a removal is told to send again and no row is left without its file.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ CHUNK_BYTES: Final = 1 << 20
 UNREFERENCED_KEEP_S: Final = 86_400
 FREE_MIN_BYTES: Final = 64 << 20
 """With less room than this the store says that it cannot write, before it cannot."""
+FOLDERS: Final = 256
 _HEX: Final = frozenset("0123456789abcdef")
 
 
@@ -85,23 +87,37 @@ class BlobStore:
             raise NotFound("these bytes are not stored")
         return self._root / sha256[:2] / sha256
 
-    def discard(self, sha256: str, *, older_s: float = UNREFERENCED_KEEP_S) -> bool:
-        """Remove the file unless it was put within `older_s`. Call it under the blob's row lock.
+    def confirm(self, sha256: str) -> None:
+        """Make sure that bytes just put are still there. Call it under the blob's row lock, which collection takes as well.
 
-        A put of the same bytes replaces the file, so its age is checked after moving it aside: fresh bytes go back.
+        Raises: Unavailable when they were collected before that lock was had.
         """
-        path = self.path(sha256)
-        aside = path.with_suffix(".gone")
+        if not self.has(sha256):
+            raise Unavailable("the bytes were removed while they were being stored", next_step="send them again")
+
+    def remove(self, sha256: str) -> None:
+        """Remove the file. Call it under the blob's row lock: whoever puts the same bytes meanwhile finds out by `confirm`."""
+        self.path(sha256).unlink(missing_ok=True)
+
+    def discard(self, sha256: str, *, older_s: float = UNREFERENCED_KEEP_S) -> bool:
+        """Remove the file, as `remove`, unless it was put within `older_s`. Returns whether it is gone."""
         try:
-            os.rename(path, aside)
+            fresh = time.time() - self.path(sha256).stat().st_mtime < older_s
         except FileNotFoundError:
             return True
-        fresh = time.time() - aside.stat().st_mtime < older_s
-        if fresh:
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, path)
-        aside.unlink()
+        if not fresh:
+            self.remove(sha256)
         return not fresh
+
+    def old(self, folder: int, *, older_s: float = UNREFERENCED_KEEP_S) -> list[Blob]:
+        """What lies in one of the FOLDERS, put more than `older_s` ago, whether a row knows it or not."""
+        found = []
+        for path in (self._root / f"{folder:02x}").glob("?" * 64):
+            with contextlib.suppress(FileNotFoundError, NotFound):
+                seen = path.stat()
+                if time.time() - seen.st_mtime > older_s and self.path(path.name) == path:
+                    found.append(Blob(path.name, seen.st_size))
+        return found
 
     def check_writable(self) -> None:
         """Write, flush and remove a file. Raises: Unavailable, with the reason."""

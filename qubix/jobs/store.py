@@ -35,6 +35,14 @@ INSERT INTO blobs (sha256, size) VALUES (:sha256, :size)
 ON CONFLICT (sha256) DO UPDATE SET unreferenced_since = clock_timestamp()
 """)
 
+# Files that no row knows (their recording failed, or its process died) get one, and go the way of all that nothing refers to.
+_ADOPT: Final = sa.text("""
+INSERT INTO blobs (sha256, size)
+SELECT f.sha256, f.size FROM unnest(cast(:hashes AS text[]), cast(:sizes AS bigint[])) AS f (sha256, size)
+WHERE NOT EXISTS (SELECT FROM blobs b WHERE b.sha256 = f.sha256) ORDER BY f.sha256 LIMIT :most
+ON CONFLICT DO NOTHING
+""")
+
 # Locked rows are being referred to at this moment; the foreign keys refuse the rest.
 _STALE_BLOBS: Final = sa.text("""
 SELECT b.sha256 FROM blobs b WHERE b.unreferenced_since < clock_timestamp() - make_interval(secs => :keep_s)
@@ -177,6 +185,19 @@ class JobStore:
     async def keep_blob(self, blob: Blob) -> None:
         """Note stored bytes; the row stays locked until the commit, so a reference can be added safely."""
         await self._connection.execute(_KEEP_BLOB, {"sha256": blob.sha256, "size": blob.size})
+
+    async def claim_blob(self, blob: Blob) -> bool:
+        """Insert the blob's row, and so lock it, if there is none. Returns whether there was none."""
+        rows = await self._connection.execute(
+            sa.text("INSERT INTO blobs (sha256, size) VALUES (:sha256, :size) ON CONFLICT DO NOTHING"),
+            {"sha256": blob.sha256, "size": blob.size},
+        )
+        return rows.rowcount > 0
+
+    async def adopt_blobs(self, found: Sequence[Blob], *, most: int) -> int:
+        """Give at most `most` of these files that have no row one that nothing refers to. Returns how many."""
+        values = {"hashes": [blob.sha256 for blob in found], "sizes": [blob.size for blob in found], "most": most}
+        return (await self._connection.execute(_ADOPT, values)).rowcount
 
     async def lock_stale_blobs(self, *, keep_s: float, most: int) -> list[str]:
         """Blobs that nothing has referred to for `keep_s`, locked."""

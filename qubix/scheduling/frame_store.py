@@ -347,12 +347,15 @@ class FrameStore:
             },
         )
 
-    async def stored_bytes(self, attempt_id: UUID) -> int:
-        """How many bytes the attempt has sent, referred to or not."""
-        statement = sa.text(
-            "SELECT coalesce(sum(b.size), 0) FROM attempt_blobs p JOIN blobs b ON b.sha256 = p.sha256 WHERE p.attempt_id = :id"
-        )
-        return int(await self._connection.scalar(statement, {"id": attempt_id}) or 0)
+    async def lock_puts(self, attempt_id: UUID) -> None:
+        """One at a time may note what an attempt has sent, so that their sum can be judged."""
+        await self._connection.execute(sa.text("SELECT FROM attempts WHERE id = :id FOR NO KEY UPDATE"), {"id": attempt_id})
+
+    async def stored_bytes(self, attempt_id: UUID, *, besides: str) -> int:
+        """How many bytes the attempt has sent, referred to or not, `besides` not counted."""
+        statement = sa.text("""SELECT coalesce(sum(b.size), 0) FROM attempt_blobs p JOIN blobs b ON b.sha256 = p.sha256
+                               WHERE p.attempt_id = :id AND p.sha256 <> :besides""")
+        return int(await self._connection.scalar(statement, {"id": attempt_id, "besides": besides}) or 0)
 
     async def input(self, job_id: UUID, name: str) -> WireInput | None:
         """One input of a job."""

@@ -6,7 +6,7 @@ Each answer is sent after the transaction has committed; durable frames are ackn
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -37,7 +37,7 @@ from qubix.agent.protocol import (
 from qubix.jobs import news
 from qubix.jobs.model import AttemptState, AttemptStep, JobState, JobStep, attempt_after, job_after, progress_after
 from qubix.kernel.clock import Clock
-from qubix.kernel.errors import Conflict, Invalid, NotFound
+from qubix.kernel.errors import Conflict, Invalid, NotFound, TooLarge
 from qubix.kernel.events import Event, EventType
 from qubix.live.hub import Volatile
 from qubix.scheduling.model import AGENT_LOG_BYTES_MAX, INPUT_BYTES_PER_S, Rules
@@ -47,7 +47,6 @@ from qubix.scheduling.sessions import SessionOver
 if TYPE_CHECKING:
     from qubix.capacity.service import CapacityService
     from qubix.jobs.blobs import Blob
-    from qubix.jobs.store import JobStore
     from qubix.providers.service import ProvidersService
     from qubix.scheduling.frame_store import FrameStore, Spoken
     from qubix.scheduling.sessions import SessionsService
@@ -75,8 +74,8 @@ class Received:
 class FramesService:
     """Takes frames, and says who may send or fetch which bytes.
 
-    Args: store, capacity, jobs and providers over the transaction's connection; sessions; clock, stamps volatile messages; tell, adds
-        an event; wake, after the commit.
+    Args: store, capacity and providers over the transaction's connection; sessions; keep_blob, notes stored bytes so that a
+        reference to them is safe; clock, stamps volatile messages; tell, adds an event; wake, after the commit.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class FramesService:
         *,
         sessions: SessionsService,
         capacity: CapacityService,
-        jobs: JobStore,
+        keep_blob: Callable[[Blob], Awaitable[object]],
         providers: ProvidersService,
         clock: Clock,
         tell: Callable[[Event], None],
@@ -95,7 +94,7 @@ class FramesService:
         self._store = store
         self._sessions = sessions
         self._capacity = capacity
-        self._jobs = jobs
+        self._keep_blob = keep_blob
         self._providers = providers
         self._clock = clock
         self._tell = tell
@@ -309,15 +308,25 @@ class FramesService:
 
     # -- bytes beside the socket --
 
-    async def put_limit(self, token: str, attempt_id: UUID, fence: int) -> int:
-        """How many bytes the attempt may still store. Raises: Unauthenticated; StaleAttempt."""
+    async def put_limit(self, token: str, attempt_id: UUID, fence: int, *, sha256: str = "") -> int:
+        """How many bytes the attempt may still store, `sha256` itself not counted: a repeat is harmless.
+
+        Raises: Unauthenticated; StaleAttempt.
+        """
         spoken = await self._spoken(token, attempt_id, fence)
-        return max(0, spoken.limits.disk_bytes - await self._store.stored_bytes(attempt_id))
+        return max(0, spoken.limits.disk_bytes - await self._store.stored_bytes(attempt_id, besides=sha256))
 
     async def stored(self, token: str, attempt_id: UUID, fence: int, blob: Blob) -> None:
-        """Note bytes that the attempt has put into the blob store; its frame may refer to them now. Raises: as put_limit."""
-        await self._spoken(token, attempt_id, fence)
-        await self._jobs.keep_blob(blob)
+        """Note bytes that the attempt has put into the blob store; its frame may refer to them now.
+
+        Raises: as put_limit; TooLarge when others of its PUTs were faster; Unavailable when the bytes were collected meanwhile.
+        """
+        spoken = await self._spoken(token, attempt_id, fence)
+        await self._store.lock_puts(attempt_id)
+        left = spoken.limits.disk_bytes - await self._store.stored_bytes(attempt_id, besides=blob.sha256)
+        if blob.size > left:
+            raise TooLarge(f"the attempt may store {left} more bytes", next_step="leave it out", limit=left)
+        await self._keep_blob(blob)
         await self._store.add_blob(attempt_id, blob.sha256)
         await self._store.note_storage(attempt_id, failed=False)
 

@@ -11,11 +11,12 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
-from qubix.bootstrap import Scope
+from qubix.bootstrap import Scope, recording
 from qubix.identity.model import Principal
 from qubix.identity.model import Scope as Grant
 from qubix.intake.model import Upload
 from qubix.intake.service import Admission, receive
+from qubix.jobs.blobs import Blob
 from qubix.kernel.errors import Invalid
 from serve_app.api.shapes import PROBLEMS, Limit, Page, View
 from serve_app.calls import UploadCall
@@ -56,7 +57,8 @@ async def upload(call: UploadCall, request: Request, filename: Filename, sha256:
     async def record(s: Scope) -> Upload:
         return await s.intake.record(caller.user_id, admission, blob)
 
-    return UploadView.model_validate(await call.unidentified(record))
+    async with recording(call.web.resources, Blob(blob.sha256, blob.size)):
+        return UploadView.model_validate(await call.unidentified(record))
 
 
 @router.get("")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator
@@ -58,6 +59,31 @@ async def test_bytes_that_no_frame_names_count_against_the_attempts_disk(served:
         half = LIMIT_BYTES // 2
         answers = [(await node.put(attempt, bytes([number]) * (half - 1))).status_code for number in range(3)]
         assert answers == [204, 204, 413]
+
+
+async def test_two_puts_at_once_share_the_attempts_disk(served: World, controller: Controller) -> None:
+    provider = await served.person("provider", funds=10_000_000)
+    node = await machine(served, provider)
+    release = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield bytes(1000)
+        await release.wait()
+
+    async with running(served, provider, node, needs={"disk_bytes": LIMIT_BYTES}) as attempt:
+        assert node.welcome is not None
+        target = f"/agent/v1/attempts/{attempt.id}/{attempt.fence}/blobs/{hashlib.sha256(bytes(1000)).hexdigest()}"
+        first = asyncio.create_task(served.client(node.welcome.token).put(target, content=slowly()))
+        small = b"small"
+        answer = await node.put(attempt, small)
+        while answer.status_code == 204:  # until the first one has begun
+            await asyncio.sleep(0.02)
+            small += b"."
+            answer = await node.put(attempt, small)
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+        release.set()
+        assert (await first).status_code == 204
+        assert (await node.put(attempt, small)).status_code == 204
 
 
 async def test_bytes_that_our_disk_refuses_are_noted_as_the_platforms_trouble(served: World, controller: Controller) -> None:

@@ -15,16 +15,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from qubix.agent.protocol import Ack, Desired, Exit, Grant, Log, Missing, Running, Stop, Stream
-from qubix.bootstrap import Resources, scope
-from qubix.controller import Controller
+from qubix.bootstrap import Resources, recording, scope
+from qubix.controller import FOLDERS_AT_ONCE, Controller
+from qubix.jobs.blobs import FOLDERS, Blob
 from qubix.jobs.model import AttemptState, Fault, Job, JobState
-from qubix.kernel.errors import Unauthenticated
+from qubix.kernel.errors import TooLarge, Unauthenticated, Unavailable
 from qubix.kernel.ids import UserId, new_id
 from qubix.postgres.engine import Listener
 from qubix.postgres.leader import NotLeader
 from qubix.scheduling.frames import StaleAttempt
 from qubix.scheduling.sessions import HelloRefused, SessionOver
-from tests.fakes.voices import Voice, age, consumer, controller, look, problems, submit, voice
+from tests.fakes.voices import Voice, age, consumer, controller, look, problems, stream, submit, voice
 
 
 @dataclasses.dataclass
@@ -250,8 +251,8 @@ async def test_4b_06_no_agent_stores_more_log_than_the_attempts_limit(world: Wor
     session = world.node._session
     spoken = {"session": session, "attempt": attempt.id, "fence": attempt.fence, "node_at": 1.0}
     for offset in range(0, 120, 3):
-        for stream in Stream:
-            await world.node.say(Log(**spoken, stream=stream, offset=offset, text="ééé"))
+        for name in Stream:
+            await world.node.say(Log(**spoken, stream=name, offset=offset, text="ééé"))
     kept: dict[str, int] = dict(
         (await world.owner.execute(sa.text("SELECT stream, sum(octet_length(text))::int FROM log_chunks GROUP BY 1"))).all()
     )
@@ -290,6 +291,82 @@ async def test_4b_07_bytes_that_nothing_refers_to_are_collected_after_a_day(worl
     _backdate(blobs.path(loose), blobs.path(kept))
     assert await world.control.collect_blobs() == 1
     assert (blobs.has(kept), blobs.has(loose)) == (True, False)
+
+
+async def test_4b_07_bytes_that_no_row_knows_are_adopted_and_then_collected(world: World) -> None:
+    await world.job()
+    (attempt,) = await world.node.desired()
+    await world.node.start(attempt)
+    known, _ = await world.node.put(attempt, b"known")
+    blobs = world.control._resources.blobs
+    lost = await blobs.put(stream(b"its process died before the row"), size_max_bytes=100)
+    young = await blobs.put(stream(b"its row is on its way"), size_max_bytes=100)
+    _backdate(blobs.path(known), blobs.path(lost.sha256))
+    adopted = sum([await world.control.adopt_blobs() for _ in range(FOLDERS // FOLDERS_AT_ONCE)])
+    assert adopted == 1
+    assert await world.control.collect_blobs() == 0, "it has its day, like all others"
+    await world.owner.execute(
+        sa.text("UPDATE blobs SET unreferenced_since = unreferenced_since - interval '25 hours' WHERE sha256 = :sha256"),
+        {"sha256": lost.sha256},
+    )
+    assert await world.control.collect_blobs() == 1
+    assert [blobs.has(sha256) for sha256 in (known, lost.sha256, young.sha256)] == [True, False, True]
+
+
+async def test_4b_07_bytes_put_again_while_they_are_collected_are_sent_once_more_and_never_lost(world: World) -> None:
+    await world.job()
+    (attempt,) = await world.node.desired()
+    await world.node.start(attempt)
+    sha256, _ = await world.node.put(attempt, b"again")
+    await world.owner.execute(sa.text("UPDATE blobs SET unreferenced_since = unreferenced_since - interval '25 hours'"))
+    async with scope(world.control._resources) as s:
+        assert await s.blob_rows.lock_stale_blobs(keep_s=86_400, most=10) == [sha256]
+        putting = asyncio.create_task(world.node.put(attempt, b"again"))
+        while not await world.owner.scalar(sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")):
+            assert not putting.done(), "it must wait for the row"
+            await asyncio.sleep(0.01)
+        world.control._resources.blobs.remove(sha256)
+        await s.blob_rows.forget_blobs([sha256])
+    with pytest.raises(Unavailable, match="removed while"):
+        await putting
+    assert await world.node.put(attempt, b"again") == (sha256, 5)
+    assert world.control._resources.blobs.has(sha256)
+
+
+async def test_4b_07_bytes_that_could_not_be_recorded_are_removed_at_once_unless_a_row_knows_them(world: World) -> None:
+    await world.job()
+    (attempt,) = await world.node.desired()
+    await world.node.start(attempt)
+    blobs = world.resources.blobs
+    known, size = await world.node.put(attempt, b"known")
+    loose = await blobs.put(stream(b"loose"), size_max_bytes=100)
+    for blob in (Blob(known, size), loose):
+        with pytest.raises(Unauthenticated):
+            async with recording(world.resources, blob), scope(world.resources) as s:
+                await s.frames.stored("an old session's token", attempt.id, attempt.fence, blob)
+    assert (blobs.has(known), blobs.has(loose.sha256)) == (True, False)
+    assert await world.owner.scalar(sa.text("SELECT count(*) FROM blobs")) == 1
+
+
+async def test_4b_07_puts_at_once_are_recorded_only_up_to_the_attempts_disk(world: World) -> None:
+    await world.job()
+    (attempt,) = await world.node.desired()
+    await world.node.start(attempt)
+    await world.owner.execute(sa.text("UPDATE jobs SET limits = jsonb_set(limits, '{disk_bytes}', '100')"))
+    pieces = [bytes([number]) * 60 for number in range(3)]
+    kept = [await world.resources.blobs.put(stream(piece), size_max_bytes=100) for piece in pieces]
+
+    async def note(blob: Blob) -> None:
+        async with scope(world.resources) as s:
+            await s.frames.stored(world.node.token, attempt.id, attempt.fence, blob)
+
+    ends = await asyncio.gather(*map(note, kept), return_exceptions=True)
+    assert [type(end) for end in ends].count(TooLarge) == 2
+    assert await world.owner.scalar(sa.text("SELECT sum(b.size) FROM attempt_blobs JOIN blobs b USING (sha256)")) == 60
+    taken = next(blob for blob, end in zip(kept, ends, strict=True) if end is None)
+    await note(taken)
+    async with scope(world.resources) as s:
+        assert await s.frames.put_limit(world.node.token, attempt.id, attempt.fence, sha256=taken.sha256) == 100, "a repeat is harmless"
 
 
 async def test_4b_08_a_stale_attempt_is_refused_with_stop_whatever_it_says(world: World) -> None:

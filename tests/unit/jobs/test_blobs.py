@@ -105,6 +105,19 @@ async def test_fresh_bytes_survive_a_discard_and_old_ones_do_not(tmp_path: Path)
     assert files(tmp_path) == []
 
 
+async def test_old_files_are_found_by_folder_and_nothing_else_is(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    old, fresh = await store.put(parts(b"a"), size_max_bytes=10), await store.put(parts(b"b"), size_max_bytes=10)
+    os.utime(store.path(old.sha256), (0, 0))
+    (store.path(old.sha256).parent / ("z" * 64)).write_bytes(b"not ours")
+    os.utime(store.path(old.sha256).parent / ("z" * 64), (0, 0))
+    assert [blob for folder in range(blobs.FOLDERS) for blob in store.old(folder)] == [old]
+    store.confirm(fresh.sha256)
+    store.remove(fresh.sha256)
+    with pytest.raises(Unavailable, match="removed while"):
+        store.confirm(fresh.sha256)
+
+
 async def test_a_half_written_file_of_a_killed_process_is_swept(tmp_path: Path) -> None:
     store = BlobStore(tmp_path)
     await store.put(parts(b"a"), size_max_bytes=10)
