@@ -64,26 +64,55 @@ def demo(
     result: dict[str, Any] = {"ok": False, "seconds": 0.0, "jobs": [], "ledger_problems": None, "escrows_open": None}
     expectations.begin("the platform comes up")
     folder = Path(tempfile.mkdtemp(prefix="qubix-demo-"))
+    logs_wanted = True
     try:
         with _platform(out, folder, keep=keep) as (run, operator_key):
             _play(out, folder, run, operator_key, expectations, result)
+        logs_wanted = bool(expectations.failed)
+    except KeyboardInterrupt:
+        logs_wanted = False
+        raise
     except (QubixError, httpx.HTTPError, TimeoutError) as error:
         expectations.check("nothing broke on the way", False, getattr(error, "message", None) or repr(error))
         if next_step := getattr(error, "next_step", ""):
             out.show(f"  [dim]{next_step}[/dim]")
     finally:
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
+        logs = [] if keep else clear(folder, keep_logs=logs_wanted)
+        if logs:
+            result["logs"] = str(folder)
+            names = ", ".join(str(log.relative_to(folder)) for log in logs)
+            out.show(f"\nits logs are kept in {folder}: {names}", "qubix demo --keep leaves the platform running, to look at it")
     result |= {"ok": not expectations.failed, "seconds": round(time.monotonic() - began, 1)}
     if expectations.failed:
         result["failed"] = expectations.failed
     out.show(f"\n{'[bold green]all of it held' if result['ok'] else '[bold red]not all of it held'}[/], {result['seconds']:.0f} s")
-    then = (
-        (f"QUBIX_CONFIG={folder}/consumer.json qubix jobs", f"qubix down --data-dir {folder}")
-        if keep
-        else ("qubix up", "qubix signup", "qubix run mnist")
-    )
-    out.finish(result, then=then, code=ExitCode.DONE if result["ok"] else ExitCode.FAILED)
+    out.finish(result, then=_next(folder, ok=result["ok"], keep=keep), code=ExitCode.DONE if result["ok"] else ExitCode.FAILED)
+
+
+def clear(folder: Path, *, keep_logs: bool) -> list[Path]:
+    """Remove the demo's folder; with keep_logs all of it but what its processes said. Returns: the logs that are left."""
+    patterns = ("*.log", "log/**/*", "*/supervisor.log", "*/agent.log") if keep_logs else ()
+    logs = {found for pattern in patterns for found in folder.glob(pattern) if found.is_file() and found.stat().st_size}
+    if not logs:
+        shutil.rmtree(folder, ignore_errors=True)
+        return []
+    for path in sorted(folder.rglob("*"), reverse=True):
+        with contextlib.suppress(OSError):  # a folder that still holds a log stays
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            elif path not in logs:
+                path.unlink()
+    return sorted(logs)
+
+
+def _next(folder: Path, *, ok: bool, keep: bool) -> tuple[str, ...]:
+    if not keep:
+        return ("qubix up", "qubix signup", "qubix run mnist") if ok else ("qubix demo --keep", "qubix doctor")
+    run, consumer = runfile.read(folder), folder / "consumer.json"
+    if run is None or not run.live:
+        return ("qubix doctor", f"rm -r {folder}")
+    looks = (f"QUBIX_CONFIG={consumer} qubix jobs",) if consumer.exists() else ()
+    return (*looks, f"qubix status --data-dir {folder}", f"qubix down --data-dir {folder}")
 
 
 @contextlib.contextmanager
