@@ -162,7 +162,7 @@ def _waiting(row: sa.Row[Any]) -> Waiting:
         wary=frozenset(row.wary),
         reserved_node_id=UUID(reserved) if reserved else None,
         left=Qu(row.funded - row.spent),
-        spent=Qu(row.spent),
+        spent=row.spent,
     )
     return Waiting(wanted, row.owner_id, told)
 

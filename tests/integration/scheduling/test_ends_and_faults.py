@@ -59,6 +59,44 @@ async def test_a_lost_job_resumes_elsewhere_from_its_last_checkpoint_and_pays_wh
     assert await problems(world.owner) == []
 
 
+async def test_a_job_whose_rest_pays_for_no_dearer_node_is_told_so_and_not_planned_for_ever(world: World) -> None:
+    job = await world.job(budget=20, price_max=36_000, wait_s=600)
+    (first,) = await world.node.desired()
+    await world.node.start(first)
+    await age(world.owner, 15)
+    await world.node.checkpoint(first, 1, ran_ms=15_000, pct=20)
+    await voice(world.resources, price=36_000)
+    await age(world.owner, 21)
+    await world.control.step()
+    await world.owner.execute(sa.text("UPDATE nodes SET state = 'left' WHERE id = :id"), {"id": world.node.node_id})
+    assert await world.control.place() == 0
+    waits = await look(world.resources, job)
+    assert waits.state is JobState.PENDING
+    assert waits.unplaceable is not None
+    assert (waits.unplaceable["code"], waits.unplaceable["relaxation"]) == ("budget", {"budget": 25})
+
+
+@pytest.mark.parametrize("wait_s", [20, 600])
+async def test_the_only_node_gets_a_job_that_it_lost_again_before_the_wait_is_over(world: World, wait_s: int) -> None:
+    job = await world.job(wait_s=wait_s)
+    (first,) = await world.node.desired()
+    await world.node.start(first)
+    await age(world.owner, 21)
+    await world.control.step()
+    await world.node.status()
+    await world.control.step()
+    assert await world.node.desired() == (), "barred at first: another node may come"
+    bar_s = min(60, wait_s / 2) + 1
+    await age(world.owner, bar_s)
+    await world.owner.execute(
+        sa.text("UPDATE attempts SET ended_at = ended_at - make_interval(secs => :bar) WHERE ended_at IS NOT NULL"), {"bar": bar_s}
+    )
+    await world.node.status()
+    await world.control.step()
+    (second,) = await world.node.desired()
+    assert (second.fence, (await look(world.resources, job)).state) == (2, JobState.ASSIGNED)
+
+
 async def test_a_checkpoint_that_cannot_be_restored_is_not_paid_and_not_tried_again(world: World) -> None:
     job = await world.job()
     (first,) = await world.node.desired()
