@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from qubix.intake.model import QuotaExceeded
+from qubix.intake.service import IntakeService
 from tests.api.conftest import World
 
 LIMIT = 100_000
@@ -96,3 +98,15 @@ async def test_the_quota_counts_all_files_and_a_forgotten_one_no_more(world: Wor
     assert (await anna.http.post("/api/uploads?filename=b.bin", content=b"b" * 90_000)).json()["code"] == "quota_exceeded"
     assert (await anna.http.delete(f"/api/uploads/{first.json()['id']}")).status_code == 204
     assert (await anna.http.post("/api/uploads?filename=b.bin", content=b"b" * 90_000)).status_code == 201
+
+
+async def test_a_file_that_is_refused_after_it_was_stored_leaves_no_bytes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    anna = await world.person("anna")
+
+    async def refuse(service: IntakeService, *_: object) -> None:
+        raise QuotaExceeded("other uploads were faster")
+
+    monkeypatch.setattr(IntakeService, "record", refuse)
+    answer = await anna.http.put("/api/uploads?filename=job.py", content=b"print()")
+    assert (answer.status_code, answer.json()["code"]) == (413, "quota_exceeded")
+    assert not world.resources.blobs.has(hashlib.sha256(b"print()").hexdigest())
