@@ -152,6 +152,7 @@ class Stack:
         where = self._head.where
         self.run.urls["ray_dashboard"] = where.dashboard_url
         self.run.ports |= {"ray": where.gcs_port, "ray_dashboard": where.dashboard_port}
+        self.run.ports |= {"haproxy_stats": where.haproxy_stats_port, "haproxy_metrics": where.haproxy_metrics_port}
         self.run.facts |= {"ray_address": where.address, "ray_token_file": where.token_path}
         self._record()
 

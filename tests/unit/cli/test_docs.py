@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
-from qubix.cli import runfile, settings_page
+from qubix.cli import runfile, settings_page, stack
 from qubix.cli.main import app
+from qubix.fabric.head import HeadAddress
 from qubix.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -42,6 +45,29 @@ def test_every_command_is_in_the_command_lines_page() -> None:
         assert command.callback is not None
         name = command.name or command.callback.__name__
         assert f"qubix {name}" in page or name == "version", name
+
+
+def test_readme_says_that_there_is_no_web_page_as_long_as_there_is_none() -> None:
+    assert ("There is no web page yet" in (ROOT / "README.md").read_text()) is not (ROOT / "web").exists()
+
+
+def test_the_ports_that_the_operations_page_warns_of_are_open_by_rays_template_and_named_in_the_run_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = Path(str(find_spec("ray").origin)).parent  # type: ignore[union-attr]
+    template = (ray / "serve" / "_private" / "haproxy_templates.py").read_text()
+    assert "bind *:{{ config.stats_port }}" in template, "Ray binds it elsewhere now: tell it in docs/operations.md"
+    assert "bind :{{ config.metrics_port }}" in template, "Ray binds it elsewhere now: tell it in docs/operations.md"
+    page = (ROOT / "docs" / "operations.md").read_text()
+    made = stack.Stack(stack.Plan(tmp_path), say=lambda _: None)
+    made._runtime = tmp_path
+    where = HeadAddress("127.0.0.1:1", "http://127.0.0.1:2", "token", "r", 1, 2, 3, stats := 4, metrics := 5)
+    head = SimpleNamespace(where=where, environment={}, process=SimpleNamespace(members=list))
+    monkeypatch.setattr(stack, "start_head", lambda *_, **__: head)
+    made._start_ray(0)
+    for name, port in (("haproxy_stats", stats), ("haproxy_metrics", metrics)):
+        assert made.run.ports[name] == port
+        assert f"`{name}` in `run.json`" in page
 
 
 def test_readme_opens_with_the_two_commands() -> None:
