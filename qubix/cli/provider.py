@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +59,7 @@ def join(
         for option, place in (("--data-dir", data_dir), ("--token-file", token_file)):
             line += [option, str(place.resolve())] if place is not None else []
         run = start_and_wait(line, folder, "the node")
-        out.finish(_told(out, run, folder), then=("qubix provider status", "qubix provider price NEW", "qubix provider leave"))
+        out.finish(_told(out, run, folder), then=("qubix provider status", "qubix provider price NEW", _leaving(folder)))
         return
     from qubix.cli.member import Member, Membership  # heavy: only where a node is started
 
@@ -228,6 +229,11 @@ def earnings_table(earnings: list[Mapping[str, Any]]) -> Any:
         for item in earnings
     ]
     return table("Earnings", columns, rows, right=columns[1:])
+
+
+def _leaving(home: Path) -> str:
+    """The command that ends this node, which must name a home of its own."""
+    return "qubix provider leave" if home == default_home().resolve() else f"qubix provider leave --home {shlex.quote(str(home))}"
 
 
 def _price(text: str) -> int:

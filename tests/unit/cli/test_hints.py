@@ -13,7 +13,7 @@ import typer
 import typer.core
 from typer.testing import CliRunner
 
-from qubix.cli import runfile, up
+from qubix.cli import provider, runfile, up
 from qubix.cli.main import app
 from qubix.cli.processes import seen
 
@@ -78,6 +78,16 @@ def test_a_platform_that_does_not_run_is_started_on_the_folder_that_was_asked_ab
 ) -> None:
     said = CliRunner().invoke(app, [command, "--data-dir", str(tmp_path / "other")]).output
     assert f"qubix up --data-dir {tmp_path / 'other'}" in hints(said)
+
+
+@pytest.mark.parametrize(("home", "leaving"), [("default/node", "qubix provider leave"), ("my node", "qubix provider leave --home '{}'")])
+def test_after_a_detached_join_the_way_to_leave_names_a_home_of_ones_own(
+    home: str, leaving: str, tmp_path: Path, default_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runfile.RunFile(supervisor=seen(os.getpid()), state="ready")
+    monkeypatch.setattr(provider, "start_and_wait", lambda *_: run)
+    said = CliRunner().invoke(app, ["provider", "join", "--detach", "--price", "5", "--home", str(tmp_path / home)]).output
+    assert hints(said)[-1] == leaving.format(tmp_path / home)
 
 
 def literal_hints() -> Iterator[str]:
