@@ -37,6 +37,8 @@ ROUNDS_MAX: Final = 5
 FAILURE_PAUSE_S: Final = 1.0
 MONEY_S: Final = 1.0
 HOUSE_S: Final = 600.0
+PART_MAX_S: Final = 120.0
+"""How long one part of a loop may keep the others waiting."""
 BATCH_MAX: Final = 200
 FOLDERS_AT_ONCE: Final = 16
 """Of the blob store's folders, so many are looked through each HOUSE_S: all of them in under three hours."""
@@ -186,30 +188,47 @@ class Controller:
 
     async def money(self) -> None:
         """Pay out what has matured, carry out what was ruled; one act per transaction."""
-        for _ in range(ROUNDS_MAX):
+        await self._parts(self._mature, self._settle_ruled, self._resolve)
+
+    async def _mature(self) -> None:
+        await self._again(lambda s: s.escrow.mature_due(), ROUNDS_MAX)
+
+    async def _settle_ruled(self) -> None:
+        await self._again(lambda s: s.escrow.settle_ruled(), BATCH_MAX)
+
+    async def _resolve(self) -> None:
+        await self._again(lambda s: s.escrow.resolve_due(), BATCH_MAX)
+
+    async def _again(self, act: Callable[[Scope], Awaitable[int]], most: int) -> None:
+        """Run `act`, each time in a transaction of its own, until nothing is left for it, at most `most` times."""
+        for _ in range(most):
             async with self._scope() as s:
-                if not await s.escrow.mature_due():
-                    break
-        for _ in range(BATCH_MAX):
-            async with self._scope() as s:
-                ruled = await s.escrow.settle_ruled()
-            async with self._scope() as s:
-                resolved = await s.escrow.resolve_due()
-            if not ruled + resolved:
-                return
+                if not await act(s):
+                    return
 
     async def market(self) -> None:
         """What passes with time: leases and quotes that run out, nodes that fall silent, offers that grow stale."""
+        await self._parts(self._beat, self._expire_leases, self._sweep_quotes, self._mark_offline, self._refresh_offers)
+
+    async def _beat(self) -> None:
         async with self._scope() as s:
             await leader.beat(s.connection, NAME, self._epoch)
+
+    async def _expire_leases(self) -> None:
         async with self._scope() as s:
             if await s.capacity.expire():
                 s.wake("jobs")
+
+    async def _sweep_quotes(self) -> None:
         async with self._scope() as s:
             await s.market.sweep()
+
+    async def _mark_offline(self) -> None:
         async with self._scope() as s:
             for node_id in await s.providers.mark_offline():
                 log.info("offline", node=str(node_id))
+
+    async def _refresh_offers(self) -> None:
         async with self._scope() as s:
             await s.market.refresh_due()
 
@@ -225,14 +244,29 @@ class Controller:
 
     async def keep_house(self) -> None:
         """Partitions ahead, old events and sessions gone, bytes that nothing refers to removed."""
+        parts = (
+            self._keep_partitions,
+            self._forget_sessions,
+            self._forget_events,
+            self.adopt_blobs,
+            self.collect_blobs,
+            self._sweep_incoming,
+        )
+        await self._parts(*parts)
+
+    async def _keep_partitions(self) -> None:
         async with self._scope() as s:
             await s.providers.keep_house()
+
+    async def _forget_sessions(self) -> None:
         async with self._scope() as s:
             await s.identity.sweep()
+
+    async def _forget_events(self) -> None:
         async with self._scope() as s:
             await outbox.forget(s.connection)
-        await self.adopt_blobs()
-        await self.collect_blobs()
+
+    async def _sweep_incoming(self) -> None:
         await asyncio.to_thread(self._resources.blobs.sweep_incoming)
 
     async def adopt_blobs(self) -> int:
@@ -264,6 +298,17 @@ class Controller:
             await self._tried(act)
             async for _ in listener:
                 await self._tried(act)
+
+    async def _parts(self, *parts: Callable[[], Awaitable[object]]) -> None:
+        """Run each part. One that fails, or takes longer than PART_MAX_S, is told and tried again next time; the others still run."""
+        for part in parts:
+            try:
+                async with asyncio.timeout(PART_MAX_S):
+                    await part()
+            except NotLeader:
+                raise
+            except Exception as error:
+                log.error("part failed; tried again", part=part.__name__, error=f"{type(error).__name__}: {error}"[:500])
 
     async def _every(self, pause_s: float, act: Callable[[], Awaitable[None]]) -> None:
         while True:

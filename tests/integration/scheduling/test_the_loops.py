@@ -7,19 +7,26 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from qubix import controller as controllers
 from qubix.bootstrap import Resources, scope
 from qubix.controller import Controller
+from qubix.escrow.model import EarningState
 from qubix.jobs.model import JobState
 from qubix.kernel.errors import Conflict
+from qubix.kernel.events import Event, EventType
+from qubix.kernel.money import Qu
 from qubix.market.model import Needs
 from qubix.postgres.leader import NotLeader
 from tests.conftest import Database
 from tests.fakes.voices import Voice, age, consumer, controller, look, problems, submit, voice
+from tests.integration.escrow.test_disputes import locked, settle
+from tests.integration.ledger.people import born, person
 
 
 @asynccontextmanager
@@ -71,6 +78,57 @@ async def test_a_controller_stops_though_one_of_its_loops_misses_the_cancellatio
     task.cancel()
     _, alive = await asyncio.wait([task], timeout=5)
     assert not alive
+
+
+@pytest.mark.parametrize("trouble", ["refused", "raises", "hangs"])
+async def test_money_that_cannot_mature_holds_up_no_ruling(
+    resources: Resources, controller_resources: Resources, owner: AsyncConnection, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    class Troubled(Controller):
+        async def _mature(self) -> None:
+            if trouble == "raises":
+                raise KeyError("a mistake in the code")
+            if trouble == "hangs":
+                await asyncio.Event().wait()
+            await super()._mature()
+
+    monkeypatch.setattr(controllers, "PART_MAX_S", 1.0)
+    await born(owner)
+    payer, payee, arbiter = await person(owner, money=200), await person(owner), await person(owner, roles=("arbiter",))
+    due, ruled = await locked(resources, payer, 100), await locked(resources, payer, 100)
+    await settle(controller_resources, due, payee, 80, window_s=0)
+    await settle(controller_resources, ruled, payee, 80)
+    async with scope(resources) as s:
+        await s.escrow.dispute(ruled, payer, "half of it is missing")
+    async with scope(resources) as s:
+        await s.escrow.rule(ruled, arbiter, Qu(30), "half of it is")
+    await owner.execute(sa.text("REVOKE ALL ON FUNCTION mature FROM qubix_controller"))
+    control = Troubled(controller_resources)
+    await control.lead()
+    await control.money()
+    async with scope(resources) as s:
+        states = [(await s.escrow.get(job, payee))[1][0].state for job in (due, ruled)]
+    assert states == [EarningState.PENDING, EarningState.SPLIT]
+
+
+async def test_housekeeping_that_fails_at_one_thing_does_the_others(controller_resources: Resources, owner: AsyncConnection) -> None:
+    control = await controller(controller_resources)
+    async with scope(controller_resources) as s:
+        for n in range(2):
+            s.outbox.add(Event(EventType.MARKETPLACE_UPDATE, ("marketplace",), uuid4(), {"n": n}))
+    await control.publish()
+    await owner.execute(sa.text("UPDATE events SET created_at = created_at - interval '8 days'"))
+    await owner.execute(sa.text("REVOKE ALL ON sessions FROM qubix_controller"))
+    await control.keep_house()
+    assert await owner.scalar(sa.text("SELECT count(*) FROM events")) == 1
+
+
+async def test_a_part_that_finds_another_leader_ends_the_controller(controller_resources: Resources) -> None:
+    first = await controller(controller_resources)
+    await controller(controller_resources)
+    for loop in (first.money, first.market, first.keep_house):
+        with pytest.raises(NotLeader):
+            await loop()
 
 
 async def test_the_older_controller_stops_when_another_begins(controller_resources: Resources, database: Database) -> None:
