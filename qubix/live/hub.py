@@ -71,6 +71,7 @@ class Board:
         self._end = 0
         self._more = asyncio.Event()
         self._rings: collections.OrderedDict[tuple[str, str], collections.deque[Volatile]] = collections.OrderedDict()
+        self._by_topic: dict[str, dict[str, collections.deque[Volatile]]] = {}
 
     async def push(self, origin: str, messages: Sequence[Volatile]) -> None:
         """See Relay."""
@@ -95,16 +96,25 @@ class Board:
 
     async def recent(self, topic: str) -> list[Volatile]:
         """See Relay."""
-        found = [message for (name, _), ring in self._rings.items() if name == topic for message in ring]
+        found = [message for ring in self._by_topic.get(topic, {}).values() for message in ring]
         return sorted(found, key=lambda message: message.at)
 
     def _remember(self, topic: str, message: Volatile) -> None:
         kept = 1 if message.type is EventType.JOB_PROGRESS else RING_MAX  # whoever comes back must not see progress fall
-        ring = self._rings.setdefault((topic, message.subject), collections.deque(maxlen=kept))
+        ring = self._rings.get((topic, message.subject))
+        if ring is None:
+            ring = self._rings[topic, message.subject] = collections.deque(maxlen=kept)
+            self._by_topic.setdefault(topic, {})[message.subject] = ring
         ring.append(message)
         self._rings.move_to_end((topic, message.subject))
         while len(self._rings) > SUBJECTS_MAX:
-            self._rings.popitem(last=False)
+            self._forget(*self._rings.popitem(last=False)[0])
+
+    def _forget(self, topic: str, subject: str) -> None:
+        rings = self._by_topic[topic]
+        del rings[subject]
+        if not rings:
+            del self._by_topic[topic]
 
 
 class LocalRelay(Board):

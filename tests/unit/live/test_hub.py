@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from qubix.kernel.events import EventType
-from qubix.live.hub import RING_MAX, Batch, Board, LiveHub, LocalRelay, Volatile
+from qubix.live.hub import RING_MAX, SUBJECTS_MAX, Batch, Board, LiveHub, LocalRelay, Volatile
 from qubix.live.outlet import Outlet
 
 
@@ -90,3 +92,26 @@ async def test_whoever_comes_back_is_told_the_latest_progress_alone() -> None:
     for n in (10, 50, 99):
         await board.push("a", [Volatile(EventType.JOB_PROGRESS, ("job:1",), "progress:1", {"progress": n}, float(n))])
     assert [message.payload["progress"] for message in await board.recent("job:1")] == [99]
+
+
+async def test_the_last_samples_of_a_topic_are_found_without_looking_at_other_topics() -> None:
+    board = Board()
+    await board.push("a", [Volatile(EventType.JOB_LOG, (f"job:{n}",), f"log:{n}", {"n": n}, float(n)) for n in range(SUBJECTS_MAX)])
+
+    class Untouched(collections.OrderedDict[tuple[str, str], collections.deque[Volatile]]):
+        def items(self) -> Any:
+            raise AssertionError("every ring was looked at")
+
+        __iter__ = values = keys = items
+
+    board._rings = Untouched()
+    assert [message.payload["n"] for message in await board.recent("job:7")] == [7]
+
+
+async def test_the_oldest_subjects_are_forgotten_whole() -> None:
+    board = Board()
+    await board.push("a", [Volatile(EventType.JOB_LOG, (f"job:{n}",), f"log:{n}", {"n": n}, float(n)) for n in range(SUBJECTS_MAX)])
+    await board.push("a", [Volatile(EventType.JOB_LOG, ("job:0",), "log:0", {"n": -1}, 1e9)])
+    await board.push("a", [Volatile(EventType.JOB_LOG, ("job:new",), "log:new", {"n": 1}, 1e9)])
+    assert [len(await board.recent(topic)) for topic in ("job:0", "job:1", "job:2", "job:new")] == [2, 0, 1, 1]
+    assert len(board._by_topic) == len(board._rings) == SUBJECTS_MAX
