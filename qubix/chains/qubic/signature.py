@@ -77,7 +77,10 @@ def verify_message(public_key: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def is_public_key(public_key: bytes) -> bool:
-    """Whether these bytes can be somebody's public key: a point of prime order. What is sent to other keys, nobody can ever move."""
+    """Whether these bytes can be somebody's public key: a point of prime order. What is sent to other keys, nobody can ever move.
+
+    A contract's address may look like one (465's does): ask `identity.is_contract` too.
+    """
     return len(public_key) == keys.PUBLIC_KEY_BYTES and _prepared(bytes(public_key)) is not None
 
 

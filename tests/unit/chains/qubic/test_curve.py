@@ -116,6 +116,25 @@ def test_a_decoded_point_lies_on_the_curve_and_has_one_encoding(encoded: bytes) 
         assert curve.encode(point) == encoded
 
 
+def test_the_sign_of_a_purely_imaginary_x_is_that_of_its_imaginary_part() -> None:
+    # x = x1·i, x² = −x1²: the equation of the curve solved for y² = (1 + x²)/(1 − d·x²).
+    found = 0
+    for x1 in range(1, 20):
+        square = (-x1 * x1, 0)
+        y = field.square_root(
+            field.multiply(field.add(field.ONE, square), field.invert(field.subtract(field.ONE, field.multiply(curve.D, square))))
+        )
+        for x in ((0, x1), (0, field.P - x1)):
+            if y is not None:
+                encoded = curve.encode(curve.from_affine(x, y))
+                assert encoded == textbook.encode((x, y))
+                decoded = curve.decode(encoded)
+                assert decoded is not None
+                assert affine(decoded) == (x, y)
+                found += 1
+    assert found
+
+
 def test_an_encoding_has_no_second_form() -> None:
     beyond = (field.P).to_bytes(16, "little")
     assert curve.decode(beyond + bytes(16)) is None

@@ -89,6 +89,13 @@ def test_a_signature_has_one_spelling(scheme: Scheme, change: Any) -> None:
     assert not login.verify(scheme, FIRST["identity"], text, change(signed))
 
 
+def test_base64_with_other_unused_bits_is_refused() -> None:
+    text, signed = signed_text(FIRST, Scheme.WALLETCONNECT)
+    twin = signed[:-3] + chr(ord(signed[-3]) + 1) + "=="
+    assert base64.b64decode(twin) == base64.b64decode(signed)
+    assert not login.verify(Scheme.WALLETCONNECT, FIRST["identity"], text, twin)
+
+
 @schemes
 @given(signer=st.text(), text=st.text(), signed=st.text())
 def test_any_strings_are_answered_no(scheme: Scheme, signer: str, text: str, signed: str) -> None:

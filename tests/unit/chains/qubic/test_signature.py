@@ -108,8 +108,10 @@ def test_a_key_with_a_part_of_small_order_is_refused() -> None:
     pytest.fail("no even challenge")
 
 
-def test_no_contract_has_a_key() -> None:
-    assert not any(signature.is_public_key(identity.contract(index)) for index in range(100))
+def test_a_contract_s_address_may_look_like_a_key_and_is_known_for_a_contract() -> None:
+    assert not any(signature.is_public_key(identity.contract(index)) for index in vectors.CONTRACTS)
+    assert signature.is_public_key(identity.contract(465))
+    assert identity.is_contract(identity.contract(465))
 
 
 def test_bit_7_of_byte_15_is_never_set() -> None:
@@ -156,3 +158,4 @@ def test_a_message_is_signed_as_it_is_and_differs_from_its_digest() -> None:
     assert signature.verify_message(PUBLIC_KEY, b"a text", signed)
     assert not signature.verify_message(PUBLIC_KEY, b"a test", signed)
     assert not signature.verify(PUBLIC_KEY, k12(b"a text"), signed)
+    assert not signature.verify(PUBLIC_KEY, b"a text", signed)
