@@ -164,7 +164,12 @@ def database(folder: Path) -> Check:
     """Whether the database of a running stack answers, and what the ledger's audit finds."""
     run = runfile.read(folder)
     if run is None or not run.live or "postgres" not in run.ports:
-        return Check("ledger", Verdict.NOTE, f"no Qubix runs on {folder}; the audit needs its database", "qubix up, then again")
+        return Check(
+            "ledger",
+            Verdict.NOTE,
+            f"no Qubix runs on {folder}; the audit needs its database",
+            f"{runfile.named('qubix up', folder)}, then again",
+        )
     if not os.access(folder / "secrets" / f"{OWNER}.password", os.R_OK):
         return Check("ledger", Verdict.NOTE, "the database's password is not readable for this user", "run as the user who started it")
     try:
@@ -182,7 +187,7 @@ def readiness(folder: Path) -> Check:
     """What a running stack says of its own parts: database, controller, Ray, and whether bytes can be stored."""
     run = runfile.read(folder)
     if run is None or not run.live or "application" not in run.urls:
-        return Check("platform", Verdict.NOTE, f"no Qubix runs on {folder}", "qubix up, then again")
+        return Check("platform", Verdict.NOTE, f"no Qubix runs on {folder}", f"{runfile.named('qubix up', folder)}, then again")
     try:
         parts = httpx.get(f"{run.urls['application']}/health/ready", timeout=10).json()["parts"]
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:

@@ -13,7 +13,7 @@ import typer
 import typer.core
 from typer.testing import CliRunner
 
-from qubix.cli import provider, runfile, up
+from qubix.cli import checks, provider, runfile, up
 from qubix.cli.main import app
 from qubix.cli.processes import seen
 
@@ -88,6 +88,10 @@ def test_after_a_detached_join_the_way_to_leave_names_a_home_of_ones_own(
     monkeypatch.setattr(provider, "start_and_wait", lambda *_: run)
     said = CliRunner().invoke(app, ["provider", "join", "--detach", "--price", "5", "--home", str(tmp_path / home)]).output
     assert hints(said)[-1] == leaving.format(tmp_path / home)
+
+
+def test_the_doctor_of_a_folder_without_a_platform_says_how_to_start_one_on_it(tmp_path: Path, default_dir: Path) -> None:
+    assert {checks.database(tmp_path).next_step, checks.readiness(tmp_path).next_step} == {f"qubix up --data-dir {tmp_path}, then again"}
 
 
 def literal_hints() -> Iterator[str]:
