@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import sqlalchemy as sa
 
 from qubix.agent.protocol import Accept, Ack, Artefact, Checkpoint, DesiredAttempt, Grant, Missing, Running
@@ -73,13 +74,17 @@ async def test_two_puts_at_once_share_the_attempts_disk(served: World, controlle
     async with running(served, provider, node, needs={"disk_bytes": LIMIT_BYTES}) as attempt:
         assert node.welcome is not None
         target = f"/agent/v1/attempts/{attempt.id}/{attempt.fence}/blobs/{hashlib.sha256(bytes(1000)).hexdigest()}"
-        first = asyncio.create_task(served.client(node.welcome.token).put(target, content=slowly()))
-        small = b"small"
-        answer = await node.put(attempt, small)
-        while answer.status_code == 204:  # until the first one has begun
+        client = served.client(node.welcome.token)
+        first: asyncio.Task[httpx.Response] | None = None
+        small, status = b"small", 204
+        while status == 204:  # until the slow one has its room; it may come in just while a small one has it
+            if first is None or first.done():
+                first = asyncio.create_task(client.put(target, content=slowly()))
             await asyncio.sleep(0.02)
             small += b"."
             answer = await node.put(attempt, small)
+            status = answer.status_code
+        assert first is not None
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
         release.set()
         assert (await first).status_code == 204
