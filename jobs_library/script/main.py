@@ -6,7 +6,6 @@ The sdk is importable as qubix_job; the working folder is the output folder, so 
 from __future__ import annotations
 
 import sys
-import traceback
 import types
 from pathlib import Path
 
@@ -20,12 +19,19 @@ def main() -> None:
         sys.exit(f"there is no {script.name} among the inputs: send your script as the input {script.name}")
     sys.argv = [str(script), *qubix_job.params.get("arguments", "").split()]
     sys.path[0] = str(script.parent)
-    sys.excepthook = lambda kind, error, trace: traceback.print_exception(kind, error, own_frames(script, trace))
+    sys.excepthook = lambda kind, error, trace: show(kind, error, own_frames(script, trace))
     code = compile(script.read_bytes(), str(script), "exec")
     module = types.ModuleType("__main__")
     module.__file__ = str(script)
     sys.modules["__main__"] = module
     exec(code, module.__dict__)  # noqa: S102  (running the consumer's code is what this job is for)
+
+
+def show(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+    """Print an uncaught error. Its printer is loaded only then: it would double the time to a script's first line."""
+    import traceback
+
+    traceback.print_exception(kind, error, trace)
 
 
 def own_frames(script: Path, trace: types.TracebackType | None) -> types.TracebackType | None:

@@ -16,8 +16,8 @@ from typing import Final, Literal
 from qubix.sandbox.spec import Limits
 
 PERIOD_US: Final = 100_000
-OWN_PROCESSES: Final = 2
-"""The first process inside is ours, and one may be starting."""
+OWN_PROCESSES: Final = 3
+"""Bubblewrap and the first process inside are ours, and one may be starting."""
 ABANDONED_S: Final = 60.0
 """A group without processes is this old before others may remove it: between its making and its first process lie milliseconds."""
 Kind = Literal["cgroup2", "cgroup1", "rlimits"]
@@ -42,6 +42,10 @@ class Group:
         """Move a process in. Raises: OSError."""
         for folder in self.folders:
             (folder / "cgroup.procs").write_text(str(pid))
+
+    def holds(self, pid: int) -> bool:
+        """Whether a process is in it, under all of its limits."""
+        return all(str(pid) in (folder / "cgroup.procs").read_text().split() for folder in self.folders)
 
     def pids(self) -> set[int]:
         """The processes in it, zombies aside."""

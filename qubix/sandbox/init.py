@@ -8,9 +8,9 @@ Arguments: entry; the descriptors go, status and control; RLIMIT_NPROC, RLIMIT_F
 all ends even if nobody outside looks; then the folders to import from, that of the sdk first.
 """
 
+import _signal as signal  # type: ignore[import-not-found]  # signal itself costs milliseconds of start: it imports enum
 import os
 import resource
-import signal
 import sys
 import types
 

@@ -107,9 +107,13 @@ class _Sandbox:
         self._resources.callback(self.launched.close)
         deadline = began + START_TIMEOUT_S
         monitor = self._identify(self.launched.monitor.pid)
+        # Joining takes the kernel a good 10 ms, in which bubblewrap gets ready. What it starts before that has to be moved by itself.
+        with contextlib.suppress(ProcessLookupError):
+            self.group.add(monitor.pid)
         info = json.loads(self._read_until(self.launched.info, b"}", deadline))
         self.inside = self._identify(int(info["child-pid"]))
-        self.group.add(self.inside.pid)
+        if not self.group.holds(self.inside.pid):
+            self.group.add(self.inside.pid)
         State(self._identify(os.getpid()), monitor, self.inside, self.group).write(self.folder)
         self._read_until(self.launched.status, b"ready\n", deadline)
         self._open_folders()

@@ -8,11 +8,11 @@ Arguments: user id; process id of the parent; a reachable folder to mount over; 
 "-"; the folder for the copy; the number of sources; the sources, which appear there as 0, 1, 2 …; then the command.
 """
 
+import _signal as signal  # type: ignore[import-not-found]  # signal itself costs milliseconds of start: it imports enum
 import ctypes
 import errno
 import fcntl
 import os
-import signal
 import stat
 import struct
 import sys

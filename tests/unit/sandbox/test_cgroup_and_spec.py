@@ -44,9 +44,18 @@ def test_without_controllers_only_rlimits_hold(tmp_path: Path) -> None:
 def test_the_limits_of_version_2_are_written(tmp_path: Path) -> None:
     group = cgroup.create(cgroup.Hierarchy("cgroup2", {"": tmp_path}), "x", LIMITS)
     written = {path.name: path.read_text() for path in (tmp_path / "qubix-x").iterdir()}
-    assert written == {"memory.max": str(1 << 30), "pids.max": "12", "cpu.max": "150000 100000"}
+    assert written == {"memory.max": str(1 << 30), "pids.max": "13", "cpu.max": "150000 100000"}
     assert (tmp_path / "cgroup.subtree_control").read_text() == "+memory +pids +cpu"
     assert group.pids() == set()
+
+
+def test_a_process_is_held_only_when_every_hierarchy_has_it(tmp_path: Path) -> None:
+    folders = (tmp_path / "memory", tmp_path / "pids")
+    for folder, pids in zip(folders, ("7\n12\n", "12\n"), strict=True):
+        folder.mkdir()
+        (folder / "cgroup.procs").write_text(pids)
+    group = cgroup.Group("cgroup1", folders)
+    assert (group.holds(12), group.holds(7), group.holds(2)) == (True, False, False)
 
 
 def test_a_group_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
