@@ -64,7 +64,8 @@ _ADD_ATTEMPT: Final = sa.text("""
 INSERT INTO attempts (id, job_id, number, fence, node_id, provider_id, offer_id, rate, limit_ms, state, device_uuids, start_deadline_at,
                       restore_attempt_id, resumed_from, progress)
 VALUES (:id, :job_id, :number, :fence, :node_id, :provider_id, :offer_id, :rate, :limit_ms, 'CREATED', :device_uuids,
-        clock_timestamp() + make_interval(secs => :start_deadline_s), :restore_attempt_id, :resumed_from, 0)
+        clock_timestamp() + make_interval(secs => :start_deadline_s), :restore_attempt_id, :resumed_from,
+        coalesce((SELECT c.progress FROM checkpoints c WHERE c.attempt_id = :restore_attempt_id AND c.n = :resumed_from), 0))
 """).bindparams(sa.bindparam("device_uuids", type_=sa.ARRAY(sa.Text)))
 
 

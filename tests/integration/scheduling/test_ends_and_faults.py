@@ -40,6 +40,7 @@ async def test_a_lost_job_resumes_elsewhere_from_its_last_checkpoint_and_pays_wh
     (second,) = await second_node.desired()
     assert second.spec.restore is not None
     assert (second.fence, second.spec.restore.number, second.spec.progress_from) == (2, 2, 55.0)
+    assert await world.owner.scalar(sa.text("SELECT progress FROM attempts WHERE id = :id"), {"id": second.id}) == 40
     async with scope(world.resources) as s:
         restored = await s.frames.checkpoint(second_node.token, second.id, second.fence)
     assert restored.sha256 == second.spec.restore.sha256
