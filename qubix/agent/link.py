@@ -18,6 +18,7 @@ from qubix.agent.transfer import AttemptOver, Transfer, TransferFailed, Transfer
 IN_FLIGHT_MAX = 256
 UPLOADS_MAX = 2
 SAID_MAX = 1000
+SAME_BYTES = "the same bytes under another name were not taken"
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +136,9 @@ class Link:
                 if isinstance(frame, Checkpoint | Artefact) and journal.blob(frame.sha256).exists():
                     self._uploading[due] = asyncio.create_task(self._upload(journal, frame))
                     continue
+                if isinstance(frame, Checkpoint | Artefact) and journal.is_refused(frame.sha256):
+                    self._refuse(journal, frame, SAME_BYTES)
+                    continue
                 await self._send_durable(journal, due)
                 return True
         return False
@@ -157,8 +161,11 @@ class Link:
                     self._stored.append((journal, frame.key))
                     return
                 except FileNotFoundError:
-                    # The same bytes under another name went first.
-                    self._stored.append((journal, frame.key))
+                    # The same bytes under another name went first, and were taken or refused.
+                    if journal.is_refused(frame.sha256):
+                        self._refuse(journal, frame, SAME_BYTES)
+                    else:
+                        self._stored.append((journal, frame.key))
                     return
                 except AttemptOver as error:
                     log.warning("%s: %s", frame.key, error.message)

@@ -56,6 +56,7 @@ class Journal:
         self.finished = False
         self.stuck = False  # the web layer wants what is not here: its end can never be reported
         self.refused: set[str] = set()
+        self._refused_hashes: set[str] = set()
         self.size_bytes = 0
         self._where: dict[str, tuple[int, int]] = {}
         self._unacked: dict[str, None] = {}
@@ -142,8 +143,12 @@ class Journal:
     def refuse(self, key: str) -> None:
         """The web layer will never take these bytes: leave the frame out of the attempt, after a restart as well."""
         self._write({"refused": key})
-        self.refused.add(key)
+        self._note_refused(key)
         self.acknowledge(key)
+
+    def is_refused(self, sha256: str) -> bool:
+        """Whether the web layer refused these bytes, under whatever name, and they are gone."""
+        return sha256 in self._refused_hashes and not self.blob(sha256).exists()
 
     def sync(self) -> None:
         """Make everything appended so far safe against a power cut."""
@@ -174,6 +179,12 @@ class Journal:
             self.manifest.add(frame)
             self.finished = self.finished or isinstance(frame, Finished)
 
+    def _note_refused(self, key: str) -> None:
+        self.refused.add(key)
+        frame = self.frame(key, self.attempt)
+        if isinstance(frame, Checkpoint | Artefact):
+            self._refused_hashes.add(frame.sha256)
+
     def _replay(self) -> None:
         offset = 0
         with os.fdopen(os.dup(self._fd), "rb") as file:
@@ -185,7 +196,7 @@ class Journal:
                 frame = parse_up(json.dumps(record["frame"])) if "frame" in record else None
                 self._note(offset, len(line), frame if isinstance(frame, _DURABLE) else None)
                 if "refused" in record:
-                    self.refused.add(record["refused"])
+                    self._note_refused(record["refused"])
                 self._unacked.pop(record.get("ack", ""), None)
                 self._due.pop(record.get("ack", ""), None)
                 offset += len(line)

@@ -182,12 +182,14 @@ class FakeTransfer:
         self.puts += 1
         if self.over:
             raise AttemptOver("409 stale_attempt")
+        content = path.read_bytes()  # noqa: ASYNC240
         if self.refuse_all:
+            await asyncio.sleep(0.02)
             raise TransferRefused("413")
         if self.failing:
             self.failing -= 1
             raise TransferFailed("503")
-        self.blobs[sha256] = path.read_bytes()  # noqa: ASYNC240
+        self.blobs[sha256] = content
 
     async def get_input(self, attempt: UUID, fence: int, name: str, sha256: str, size: int, target: Path) -> None:
         if name not in self.inputs:

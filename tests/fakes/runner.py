@@ -16,7 +16,8 @@ ELSEWHERE = Path("/nowhere")
 
 
 def fake_program(kind: str) -> Program:
-    """Kinds: `hello` prints and ends, `sleep` prints and waits to be stopped, `train` makes a checkpoint and an artefact, `fail` exits 3."""
+    """Kinds: `hello` prints and ends, `sleep` prints and waits to be stopped, `train` makes a checkpoint and an artefact, `triplets`
+    makes three artefacts of the same bytes, `fail` exits 3."""
     return Program(ELSEWHERE / kind, "main.py", ELSEWHERE)
 
 
@@ -88,6 +89,10 @@ class FakeRunner:
             yield CheckpointReady(1, path, digest, 7, 50.0, 10)
             path, digest = _blob(request.spec.spool, b"model")
             yield ArtefactReady("model.pt", path, digest, 5)
+        if kind == "triplets":
+            for name in ("a.pt", "b.pt", "c.pt"):
+                path, digest = _blob(request.spec.spool, b"model")
+                yield ArtefactReady(name, path.rename(path.with_name(f"raw-{name}")), digest, 5)
         yield LogText("out", 3, "done\n")
         yield Ended(Exit.EXITED, 3 if kind == "fail" else 0, None, "", 20, {"out": 8})
 

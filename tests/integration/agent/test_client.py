@@ -377,6 +377,21 @@ async def test_bytes_that_are_refused_are_left_out_of_the_manifest(world: World)
     assert "output file 'model.pt' was not taken by the platform: 413" in said
 
 
+async def test_the_same_bytes_under_other_names_are_refused_with_them_and_the_end_is_still_reported(world: World) -> None:
+    world.transfer.refuse_all = True
+    world.platform.answer = lambda frame: (
+        [Missing(attempt=frame.attempt, keys=(frame.key,))]
+        if isinstance(frame, Artefact) and frame.sha256 not in world.transfer.blobs
+        else None
+    )
+    await world.online()
+    await world.platform.want(desired_attempt("triplets", GPU))
+    await world.platform.until(lambda: world.platform.of(Finished))
+    assert (world.platform.of(Finished)[0].artefacts, world.platform.of(Artefact)) == ((), [])
+    said = "".join(f.text for f in world.platform.of(Log) if f.stream == "agent")
+    assert all(f"output file '{name}' was not taken by the platform" in said for name in ("a.pt", "b.pt", "c.pt"))
+
+
 async def test_bytes_that_were_refused_before_a_crash_are_left_out_of_the_manifest_after_it(world: World) -> None:
     world.transfer.refuse_all = True
     world.platform.answer = lambda frame: [] if isinstance(frame, Finished) else None
