@@ -17,7 +17,8 @@ from qubix.sandbox.collect import Copy, NotTaken
 from qubix.sandbox.events import CheckpointReady
 
 UNSENT_MAX: Final = 2
-"""As many copies may wait in the spool; further checkpoints wait inside, where they count as the job's own disk use."""
+"""As many copies may wait in the spool, named as here or by their hash, to be sent; further checkpoints wait inside, where they
+count as the job's own disk use."""
 OLDER_MAX: Final = 1
 """As many may wait inside behind the one that is next; of more, only the newest is worth its copy."""
 
@@ -39,7 +40,7 @@ class Checkpoints:
         self._folder, self._spool, self._prefix, self._size_max = folder, spool, prefix, size_max
         self._waiting: list[Announced] = []
         self._current: tuple[Announced, Copy] | None = None
-        self._unsent: list[Path] = []
+        self._unsent: list[tuple[Path, Path]] = []
         self._number = 0
         self._finishing = False
 
@@ -71,7 +72,7 @@ class Checkpoints:
             yield f"checkpoint {announced.name} was not taken: {error}"
         else:
             self._number += 1
-            self._unsent.append(copy.target)
+            self._unsent.append((copy.target, self._spool / copy.sha256))
             yield CheckpointReady(self._number, copy.target, copy.sha256, copy.size, announced.pct, announced.ran_ms)
         self._current = None
         self._drop(announced)
@@ -96,7 +97,7 @@ class Checkpoints:
             yield f"checkpoint {newest.name} was not taken: {error}"
 
     def _room(self) -> bool:
-        self._unsent = [path for path in self._unsent if path.exists()]
+        self._unsent = [names for names in self._unsent if any(path.exists() for path in names)]
         return self._finishing or len(self._unsent) < UNSENT_MAX
 
     def _drop(self, announced: Announced) -> None:

@@ -161,6 +161,20 @@ def test_two_copies_may_wait_and_a_third_waits_inside(folder: Path) -> None:
     os.close(bench.descriptor)
 
 
+def test_a_copy_that_waits_to_be_sent_under_its_hash_counts_as_well(folder: Path) -> None:
+    bench = Bench(folder)
+    ready = []
+    for name in ("1", "2", "3"):
+        bench.announce(name, name.encode())
+        for event in bench.advance():
+            assert isinstance(event, CheckpointReady)
+            ready.append(event.path.replace(folder / "spool" / event.sha256))
+    assert len(ready) == 2
+    ready[0].unlink()
+    assert len(bench.advance()) == 1
+    os.close(bench.descriptor)
+
+
 def test_of_a_burst_only_the_newest_is_taken(folder: Path) -> None:
     bench = Bench(folder)
     for number in range(1, 7):
