@@ -311,7 +311,7 @@ class FramesService:
     async def put_limit(self, token: str, attempt_id: UUID, fence: int, *, sha256: str = "") -> int:
         """How many bytes the attempt may still store, `sha256` itself not counted: a repeat is harmless.
 
-        Raises: Unauthenticated; StaleAttempt.
+        Raises: Unauthenticated; StaleAttempt; SessionOver when another session began meanwhile.
         """
         spoken = await self._spoken(token, attempt_id, fence)
         return max(0, spoken.limits.disk_bytes - await self._store.stored_bytes(attempt_id, besides=sha256))
@@ -355,6 +355,7 @@ class FramesService:
         node_id, session = await self._sessions.authenticate(token)
         spoken = await self._store.peek_attempt(node_id, session, attempt_id, fence)
         if spoken is None or not spoken.live:
+            await self._current(node_id, session)  # a session that ended a moment ago says nothing of its attempts
             raise StaleAttempt("this attempt is over", next_step="kill it and forget it")
         return spoken
 

@@ -8,6 +8,7 @@ import os
 import time
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -24,7 +25,7 @@ from qubix.kernel.ids import UserId, new_id
 from qubix.postgres.engine import Listener
 from qubix.postgres.leader import NotLeader
 from qubix.scheduling.frames import StaleAttempt
-from qubix.scheduling.sessions import HelloRefused, SessionOver
+from qubix.scheduling.sessions import HelloRefused, SessionOver, SessionsService
 from tests.fakes.voices import Voice, age, consumer, controller, look, problems, stream, submit, voice
 
 
@@ -258,6 +259,25 @@ async def test_4b_06_no_agent_stores_more_log_than_the_attempts_limit(world: Wor
     )
     assert kept["out"] + kept["err"] <= 100
     assert kept["out"] + kept["err"] >= 80, "the limit is used"
+
+
+async def test_4b_04_bytes_that_meet_a_new_session_are_not_answered_as_if_their_attempt_were_over(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.job()
+    (attempt,) = await world.node.desired()
+    await world.node.start(attempt)
+    known = SessionsService.authenticate
+
+    async def slow(service: SessionsService, token: str) -> tuple[UUID, UUID]:
+        found = await known(service, token)
+        await world.node.hello()
+        return found
+
+    monkeypatch.setattr(SessionsService, "authenticate", slow)
+    async with scope(world.resources) as s:
+        with pytest.raises(SessionOver):
+            await s.frames.put_limit(world.node.token, attempt.id, attempt.fence)
 
 
 async def test_4b_06_two_sessions_at_once_cannot_store_overlapping_pieces(world: World) -> None:
