@@ -18,6 +18,8 @@ from qubix.kernel.errors import Conflict, Invalid, Unavailable
 CHUNK_BYTES = 1 << 20
 _TRY_AGAIN = (401, 404, 408, 409, 425, 429)
 """Answers that a new session, a little patience, or the `stop` that follows them resolves."""
+_INCOMPLETE = "body_incomplete"
+"""The problem's code for a body that stalled on its way: neither the bytes nor their size are at fault."""
 _STALE = "stale_attempt"
 """The problem's code by which the web layer says what a `stop` frame says."""
 
@@ -123,7 +125,7 @@ def _judge(status: int, what: str, text: str) -> None:
     told = f"{what}: {status} {str(found.get('detail', text))[:300]}"
     if status == 409 and found.get("code") == _STALE:
         raise AttemptOver(told, next_step="kill it and forget it")
-    if status >= 500 or status in _TRY_AGAIN:
+    if status >= 500 or status in _TRY_AGAIN or found.get("code") == _INCOMPLETE:
         raise TransferFailed(told)
     raise TransferRefused(told)
 

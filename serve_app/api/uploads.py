@@ -31,6 +31,12 @@ Filename = Annotated[str, Query(min_length=1, max_length=200)]
 Sha256 = Annotated[str | None, Header(alias="X-Content-SHA256", pattern="^[0-9a-f]{64}$", description="Checked while it streams.")]
 
 
+class BodyIncomplete(Invalid):
+    """The sender stopped sending, or broke off: the same request may well succeed another time."""
+
+    code = "body_incomplete"
+
+
 class UploadView(View):
     """A stored file."""
 
@@ -87,7 +93,7 @@ async def forget(upload_id: UUID, call: UploadCall) -> Response:
 async def chunks(request: Request) -> AsyncIterator[bytes]:
     """The body as it comes; never more of it in memory than one piece.
 
-    Raises: Invalid when the sender breaks off, or is silent for CHUNK_WAIT_S.
+    Raises: BodyIncomplete when the sender breaks off, or is silent for CHUNK_WAIT_S.
     """
     pieces = request.stream()
     while True:
@@ -95,9 +101,9 @@ async def chunks(request: Request) -> AsyncIterator[bytes]:
             async with asyncio.timeout(CHUNK_WAIT_S):
                 piece = await anext(pieces, None)
         except TimeoutError:
-            raise Invalid("The body stopped coming.", next_step="Send it again.", field="body") from None
+            raise BodyIncomplete("The body stopped coming.", next_step="Send it again.", field="body") from None
         except ClientDisconnect:
-            raise Invalid("The body broke off.", next_step="Send it again.", field="body") from None
+            raise BodyIncomplete("The body broke off.", next_step="Send it again.", field="body") from None
         if piece is None:
             return
         if piece:

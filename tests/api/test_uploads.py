@@ -10,6 +10,7 @@ import pytest
 
 from qubix.intake.model import QuotaExceeded
 from qubix.intake.service import IntakeService
+from serve_app.api import uploads
 from tests.api.conftest import World
 
 LIMIT = 100_000
@@ -82,6 +83,19 @@ async def test_a_body_cut_short_leaves_nothing(served: World) -> None:
     await asyncio.sleep(0.3)
     assert (await anna.http.get("/api/uploads")).json()["items"] == []
     assert list((served.resources.settings.data_dir / "blobs" / "incoming").iterdir()) == []
+
+
+async def test_a_body_that_stalls_is_answered_as_incomplete(served: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "CHUNK_WAIT_S", 0.1)
+    anna = await served.person("anna")
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(1)
+        yield b"x"
+
+    answer = await anna.http.post("/api/uploads?filename=a.bin", content=stalling())
+    assert (answer.status_code, answer.json()["code"]) == (422, "body_incomplete")
 
 
 async def test_a_wrong_checksum_is_refused(world: World) -> None:

@@ -83,6 +83,13 @@ async def test_an_answer_says_whether_to_try_again(tmp_path: Path, status: int, 
         await transfer(lambda r: httpx.Response(status, text="why")).put_blob(ATTEMPT, 1, DIGEST, path)
 
 
+async def test_bytes_that_stalled_on_their_way_are_sent_again(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(b"1")
+    with pytest.raises(TransferFailed):
+        await transfer(lambda r: httpx.Response(422, json={"code": "body_incomplete"})).put_blob(ATTEMPT, 1, DIGEST, path)
+
+
 async def test_the_answer_that_an_attempt_is_over_is_told_apart_from_other_conflicts(tmp_path: Path) -> None:
     path = tmp_path / "blob"
     path.write_bytes(b"1")
