@@ -38,6 +38,8 @@ LIMIT_BACKSTOP_S = 5.0
 RUNNER_DEATH_GRACE_S = 3.0
 """A dead runner may be the first sign of a dying node: the agent waits this long, and so does not report a lost node as a failed attempt."""
 EVENTS_QUEUED_MAX = 256
+CHECKPOINTS_LISTED_MAX = 1000
+"""Of more, `finished` lists the newest: it has to fit into a frame, whatever the job did, or the end could never be told."""
 
 log = logging.getLogger(__name__)
 
@@ -328,7 +330,7 @@ def finished_frame(
     agent_ms: int = 0,
     restore_failed: bool = False,
 ) -> Finished:
-    """The last frame of an attempt, with the manifest of all that its journal holds."""
+    """The last frame of an attempt, with the manifest of what its journal holds."""
     manifest = journal.manifest
     return Finished(
         session=NO_SESSION,
@@ -340,7 +342,7 @@ def finished_frame(
         detail=detail[:2000],
         agent_ms=max(0, agent_ms),
         log_ends=dict(manifest.log_ends),
-        checkpoints=tuple(manifest.checkpoints),
+        checkpoints=tuple(manifest.checkpoints[-CHECKPOINTS_LISTED_MAX:]),
         artefacts=tuple(manifest.artefacts),
         restore_failed=restore_failed,
     )

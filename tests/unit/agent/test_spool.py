@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qubix.agent.protocol import Artefact, Checkpoint, Exit, Finished, Log, Running, Stream
+from qubix.agent.attempts import finished_frame
+from qubix.agent.protocol import FRAME_SIZE_MAX_BYTES, Artefact, Checkpoint, Exit, Finished, Log, Running, Stream
 from qubix.agent.spool import Spool
+from qubix.sandbox.collect import FILES_MAX, NAME_MAX_CHARACTERS
 
 ATTEMPT, NONE, SESSION = UUID(int=7), UUID(int=0), UUID(int=9)
 
@@ -70,6 +72,15 @@ def test_finished_is_due_only_when_all_else_is_acknowledged(tmp_path: Path) -> N
     assert journal.next_due() is None
     journal.acknowledge(line(0, "a\n").key)
     assert journal.next_due() == finished().key
+
+
+def test_the_end_fits_into_a_frame_whatever_the_job_wrote(tmp_path: Path) -> None:
+    journal = Spool(tmp_path).open(ATTEMPT, 1)
+    journal.manifest.checkpoints = list(range(1, 200_000))
+    journal.manifest.artefacts = [f"{number:04}" + "\U00010000" * (NAME_MAX_CHARACTERS - 4) for number in range(FILES_MAX)]
+    end = finished_frame(journal, Exit.EXITED, exit_code=0, detail="\U00010000" * 5000)
+    assert len(end.model_dump_json().encode()) < FRAME_SIZE_MAX_BYTES
+    assert end.checkpoints[-1] == 199_999
 
 
 def test_a_missing_frame_is_due_again_though_it_was_acknowledged(tmp_path: Path) -> None:
