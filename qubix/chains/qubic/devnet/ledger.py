@@ -181,7 +181,8 @@ class Ledger:
             return Fate.TOO_SOON, None
         if transaction.tick > self.tick + TICKS_AHEAD_MAX:
             return Fate.TOO_FAR, None
-        priority = sender.balance * (transaction.tick - sender.outgoing_tick + 1)
+        latest = sender.outgoing_tick or sender.incoming_tick
+        priority = sender.balance * (transaction.tick - latest + 1)
         evicted = None
         if len(rivals) >= self.tick_transactions_max:
             evicted = min(rivals, key=lambda rival: rivals[rival].priority)
