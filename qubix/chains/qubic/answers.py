@@ -105,11 +105,15 @@ class ArchivedTransaction:
     def is_genuine(self) -> bool:
         """Whether the id is that of these very fields: an archive cannot show another amount or payee under the id of ours."""
         try:
-            return self._rebuilt().id == self.id
+            return self.rebuilt().id == self.id
         except Invalid:
             return False
 
-    def _rebuilt(self) -> Transaction:
+    def rebuilt(self) -> Transaction:
+        """The transaction of these fields.
+
+        Raises: InvalidIdentity, InvalidTransaction if there is none.
+        """
         source, destination = identity.decode(self.source), identity.decode(self.destination)
         return Transaction(source, destination, self.amount, self.tick, self.input_type, self.payload, self.signature)
 
