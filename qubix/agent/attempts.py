@@ -269,7 +269,7 @@ class AttemptRun:
 
     def _conclude(self, journal: Journal, event: Ended) -> None:
         reason, detail = Exit(event.exit.value), event.detail
-        if self._over_limit and reason in (Exit.STOPPED, Exit.SIGNALLED):
+        if self._over_limit and reason in (Exit.STOPPED, Exit.SIGNALLED, Exit.KILLED):
             # It was this agent that ended it. Any other end came before, and its news late: a full spool holds them up.
             reason = Exit.TIME_LIMIT
         elif reason is Exit.STOPPED and self._stopping is not None:

@@ -378,6 +378,7 @@ class Exit(enum.StrEnum):
 
     EXITED = "exited"
     SIGNALLED = "signalled"
+    KILLED = "killed"
     TIME_LIMIT = "time_limit"
     OUT_OF_MEMORY = "out_of_memory"
     OUTPUT_FLOOD = "output_flood"

@@ -16,6 +16,8 @@ class Exit(enum.StrEnum):
 
     EXITED = "exited"
     SIGNALLED = "signalled"
+    KILLED = "killed"
+    """The whole sandbox, by something outside it; what a job does to itself is SIGNALLED."""
     TIME_LIMIT = "time_limit"
     OUT_OF_MEMORY = "out_of_memory"
     OUTPUT_FLOOD = "output_flood"

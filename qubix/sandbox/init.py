@@ -75,6 +75,12 @@ def serve(child: int, status: int) -> None:
     os._exit(ended if ended >= 0 else 128 - ended)
 
 
+def over(number: int, status: int) -> None:
+    """End everything because of a signal to this process."""
+    os.write(status, b"signal %d\n" % number)
+    os._exit(124)
+
+
 def main() -> None:
     """Entry point, in both processes."""
     entry, folders = sys.argv[1], sys.argv[9:]
@@ -95,7 +101,9 @@ def main() -> None:
         return run(entry, folders)
     os.close(control)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(124))
+    # The job may signal this process too: its end must then read as the job's own doing.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, lambda *_: over(signal.SIGALRM, status))
     signal.alarm(end_s)
     return serve(child, status)
 

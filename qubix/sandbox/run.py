@@ -349,7 +349,7 @@ class _Sandbox:
             return Exit.EXITED, number, None, ""
         if kind == "signal":
             return Exit.SIGNALLED, None, number, f"ended by signal {number}"
-        return Exit.SIGNALLED, None, 9, "killed together with its sandbox"
+        return Exit.KILLED, None, 9, "killed together with its sandbox"
 
     def _last_word(self) -> tuple[str, int]:
         """How the first process inside said the job ended; nothing if it was killed itself."""

@@ -27,8 +27,8 @@ SELECT a.id AS attempt_id, a.job_id, j.owner_id, a.node_id, a.provider_id, j.sta
        clock_timestamp() AS now, a.created_at, a.renewed_at, a.running_at, a.reported_at, a.start_deadline_at, j.cancel_requested_at,
        n.dead_at AS node_dead_at, n.socket_open, a.exit, a.exit_code, a.signal, a.reason_detail, a.restore_failed, a.agent_ms,
        a.storage_failed_at IS NOT NULL AS storage_failed,
-       EXISTS (SELECT FROM attempts t WHERE t.job_id = j.id AND t.node_id <> a.node_id AND t.exit = 'signalled' AND t.signal = a.signal)
-         AS same_signal_elsewhere,
+       EXISTS (SELECT FROM attempts t WHERE t.job_id = j.id AND t.node_id <> a.node_id AND t.exit = 'killed')
+         AS killed_elsewhere,
        least((j.limits ->> 'disk_bytes')::float8 / :bytes_per_s, :upload_max_s) AS upload_s
 FROM jobs j JOIN attempts a ON a.job_id = j.id JOIN nodes n ON n.id = a.node_id
 WHERE a.id = :id FOR UPDATE OF j, a

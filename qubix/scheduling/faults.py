@@ -14,10 +14,10 @@ from qubix.jobs.model import AttemptStep, Fault
 
 SIGKILL: Final = 9
 SIGTERM: Final = 15
-UNEXPLAINED_SIGNALS: Final = frozenset({1, 2, SIGKILL, SIGTERM})
-"""Signals that something outside the job usually sent; a crash of its own is SIGSEGV, SIGABRT, SIGFPE and their like."""
+SHUTDOWN_SIGNALS: Final = frozenset({1, 2, SIGKILL, SIGTERM})
+"""What a machine that goes down sends to its processes, jobs among them."""
 DEATH_WINDOW_S: Final = 5.0
-"""After an unexplained signal, wait this long for the news that the node itself died."""
+"""After such a signal, wait this long for the news that the node itself died."""
 
 _OWN_LIMITS: Final = {
     Exit.TIME_LIMIT: ("time_limit", "the run reached the time or the money that the job allows"),
@@ -33,7 +33,7 @@ class Ending:
 
     Args: exit, exit_code, signal, detail as the agent reported; node_died, the fabric declared the node dead, or its
         socket closed, within DEATH_WINDOW_S of the report; cancel_requested; restore_failed, as reported;
-        same_signal_elsewhere, an earlier attempt of this job ended by this very signal on another node; cut_short, it did
+        killed_elsewhere, an earlier attempt of this job was killed on another node too; cut_short, it did
         not run for its whole limit, by the stricter of the two clocks that also meter it.
     """
 
@@ -44,7 +44,7 @@ class Ending:
     node_died: bool = False
     cancel_requested: bool = False
     restore_failed: bool = False
-    same_signal_elsewhere: bool = False
+    killed_elsewhere: bool = False
     cut_short: bool = False
 
 
@@ -61,7 +61,8 @@ class Verdict:
 
 def waits_for_death(ending: Ending) -> bool:
     """Whether to wait DEATH_WINDOW_S before judging: the signal may be the first sign of a dying node."""
-    return ending.exit is Exit.SIGNALLED and ending.signal in UNEXPLAINED_SIGNALS and not ending.cancel_requested and not ending.node_died
+    by_signal = ending.exit in (Exit.SIGNALLED, Exit.KILLED) and ending.signal in SHUTDOWN_SIGNALS
+    return by_signal and not ending.cancel_requested and not ending.node_died
 
 
 def judge(ending: Ending, *, retry_own_failures: bool = False) -> Verdict:
@@ -90,9 +91,9 @@ def _own_or_unexplained(ending: Ending, retry_own_failures: bool) -> Verdict:
     if ending.exit in _OWN_LIMITS:
         reason, detail = _OWN_LIMITS[ending.exit]
         return Verdict(*own, reason, ending.detail or detail, retry_own_failures and ending.exit is not Exit.TIME_LIMIT)
-    if ending.exit is Exit.SIGNALLED:
-        detail = ending.detail or f"ended by signal {ending.signal}"
-        if ending.signal in UNEXPLAINED_SIGNALS and not ending.same_signal_elsewhere:
-            return Verdict(AttemptStep.FAIL, Fault.PROVIDER, "killed", f"{detail}, which neither the job nor its limits explain", True)
-        return Verdict(*own, "signal", detail, retry_own_failures)
+    if ending.exit is Exit.KILLED and not ending.killed_elsewhere:
+        return Verdict(AttemptStep.FAIL, Fault.PROVIDER, "killed", "the node killed the job together with its sandbox", True)
+    if ending.exit in (Exit.SIGNALLED, Exit.KILLED):
+        # A job can send itself any signal: were one of them the provider's fault, its work would be free.
+        return Verdict(*own, "signal", ending.detail or f"ended by signal {ending.signal}", retry_own_failures)
     return Verdict(*own, "exit_code", ending.detail or f"exit code {ending.exit_code}", retry_own_failures)

@@ -89,7 +89,7 @@ class Live:
     signal: int | None
     reason_detail: str | None
     restore_failed: bool
-    same_signal_elsewhere: bool
+    killed_elsewhere: bool
     agent_ms: int | None = None
     upload_s: float = 0.0
     storage_failed: bool = False
@@ -114,7 +114,7 @@ class Live:
             node_died=self.node_dead_at is not None or not self.socket_open,
             cancel_requested=self.cancel_requested_at is not None,
             restore_failed=self.restore_failed,
-            same_signal_elsewhere=self.same_signal_elsewhere,
+            killed_elsewhere=self.killed_elsewhere,
             cut_short=self._cut_short(),
         )
 

@@ -45,6 +45,8 @@ def test_output_arrives_at_once_with_offsets_that_count_its_bytes(containment: C
         ("exit()", ("exited", 0, None)),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", ("signalled", None, 9)),
         ("import os; os.abort()", ("signalled", None, 6)),
+        ("import os, signal, time; os.kill(1, signal.SIGALRM); time.sleep(20)", ("signalled", None, 14)),
+        ("import os, signal; os.kill(1, signal.SIGINT); os.kill(1, signal.SIGKILL); os.kill(1, signal.SIGHUP)", ("exited", 0, None)),
     ],
 )
 def test_the_end_is_told_as_it_was(containment: Containment, script: str, expected: tuple[str, int | None, int | None]) -> None:
@@ -242,7 +244,7 @@ def test_the_janitor_leaves_no_trace_of_an_earlier_agent(containment: Containmen
     assert not cleaned.stuck
     assert not stop.alive(containment.base)
     for one in running:
-        assert one.wait().ended["exit"] in ("stopped", "signalled")
+        assert one.wait().ended["exit"] in ("stopped", "killed")
 
 
 def _spec(folder: Path, script: str = "print('hi')") -> SandboxSpec:

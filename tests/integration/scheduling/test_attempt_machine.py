@@ -192,7 +192,7 @@ class AttemptMachine(RuleBasedStateMachine):
     )
     def finish(self, data: st.DataObject, exit: Exit, code: int, signal: int, restore_failed: bool, old: bool) -> None:
         index, attempt = data.draw(st.sampled_from(self.known))
-        members = {"exit_code": code if exit is Exit.EXITED else None, "signal": signal if exit is Exit.SIGNALLED else None}
+        members = {"exit_code": code if exit is Exit.EXITED else None, "signal": signal if exit in (Exit.SIGNALLED, Exit.KILLED) else None}
         self.speak(self.voice_of(index, old=old).finished(attempt, exit, restore_failed=restore_failed, **members))
 
     @rule(index=st.integers(0, 1))

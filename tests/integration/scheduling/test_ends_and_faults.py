@@ -234,7 +234,21 @@ async def test_a_sandbox_that_fails_is_the_providers_fault_and_tried_elsewhere(w
     assert (receipt.attempts[0].fault, receipt.attempts[0].charge) == (Fault.PROVIDER, 0)
 
 
-async def test_an_unexplained_kill_waits_for_the_news_of_the_nodes_death(world: World) -> None:
+async def test_a_job_that_kills_itself_pays_for_what_it_used(world: World) -> None:
+    job = await world.job()
+    (attempt,) = await world.node.desired()
+    await world.node.start(attempt)
+    await age(world.owner, 50)
+    await world.node.finished(attempt, Exit.SIGNALLED, signal=9, agent_ms=50_000)
+    await age(world.owner, 6)
+    await world.control.step()
+    assert await world.attempts(job) == [(AttemptState.FAILED, Fault.CONSUMER)]
+    receipt = await receipt_of(world, job)
+    assert receipt.charged == receipt.attempts[0].charge
+    assert receipt.charged > 0
+
+
+async def test_a_kill_waits_for_the_news_of_the_nodes_death(world: World) -> None:
     job = await world.job()
     (attempt,) = await world.node.desired()
     await world.node.start(attempt)

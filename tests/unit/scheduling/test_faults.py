@@ -24,7 +24,7 @@ endings = st.builds(
     node_died=st.booleans(),
     cancel_requested=st.booleans(),
     restore_failed=st.booleans(),
-    same_signal_elsewhere=st.booleans(),
+    killed_elsewhere=st.booleans(),
     cut_short=st.booleans(),
 )
 
@@ -47,10 +47,16 @@ def test_the_jobs_own_limits_are_the_consumers(exit: Exit) -> None:
     assert (verdict.step, verdict.fault, verdict.retry) == (AttemptStep.FAIL, Fault.CONSUMER, False)
 
 
-def test_a_crash_is_the_consumers_and_an_unexplained_kill_is_the_providers_once() -> None:
-    assert judge(Ending(Exit.SIGNALLED, signal=11)).fault is Fault.CONSUMER
-    assert judge(Ending(Exit.SIGNALLED, signal=9)).fault is Fault.PROVIDER
-    assert judge(Ending(Exit.SIGNALLED, signal=9, same_signal_elsewhere=True)).fault is Fault.CONSUMER
+@pytest.mark.parametrize("signal", [2, 9, 11, 14, 15])
+def test_no_signal_that_a_job_can_send_itself_makes_its_work_free(signal: int) -> None:
+    verdict = judge(Ending(Exit.SIGNALLED, signal=signal))
+    assert (verdict.fault, verdict.reason, verdict.retry) == (Fault.CONSUMER, "signal", False)
+
+
+def test_a_sandbox_killed_from_outside_is_the_providers_fault_once() -> None:
+    assert judge(Ending(Exit.KILLED, signal=9)).fault is Fault.PROVIDER
+    assert judge(Ending(Exit.KILLED, signal=9)).retry
+    assert judge(Ending(Exit.KILLED, signal=9, killed_elsewhere=True)).fault is Fault.CONSUMER
 
 
 def test_a_dead_node_means_lost_not_failed() -> None:
@@ -59,7 +65,8 @@ def test_a_dead_node_means_lost_not_failed() -> None:
     assert judge(Ending(Exit.EXITED, exit_code=0, node_died=True)).step is AttemptStep.SUCCEED
 
 
-def test_only_an_unexplained_signal_waits_for_news_of_the_node() -> None:
+def test_only_a_signal_of_a_machine_going_down_waits_for_news_of_the_node() -> None:
+    assert waits_for_death(Ending(Exit.KILLED, signal=9))
     assert waits_for_death(Ending(Exit.SIGNALLED, signal=9))
     assert not waits_for_death(Ending(Exit.SIGNALLED, signal=9, cancel_requested=True))
     assert not waits_for_death(Ending(Exit.SIGNALLED, signal=9, node_died=True))
@@ -105,7 +112,7 @@ LIVE = Live(
     signal=None,
     reason_detail=None,
     restore_failed=False,
-    same_signal_elsewhere=False,
+    killed_elsewhere=False,
 )
 
 
