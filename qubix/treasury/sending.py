@@ -24,6 +24,7 @@ BROADCAST_MARGIN: Final = 3
 """From so many ticks before its own, a transaction is not sent again: the tick's leader has published by then."""
 BROADCAST_EVERY_S: Final = 2.5
 CONFIRMATIONS: Final = 3
+ADVANCE_S: Final = 60.0
 APART_S: Final = 30.0
 
 _EPOCH_WEEKDAY: Final = 2
@@ -75,6 +76,11 @@ def watch(before: EpochWatch | None, processed: LastProcessed, now: dt.datetime)
 def is_held_back(at: dt.datetime, seen: EpochWatch | None) -> bool:
     """Whether a tick at that time falls between Wednesday 11:50 UTC and the archive's first advance in the new epoch (S8)."""
     return seen is None or seen.advanced_at is None or seen.advanced_at < _window_before(at)
+
+
+def is_advancing(advanced_at: dt.datetime, now: dt.datetime, seen: EpochWatch | None) -> bool:
+    """Whether the archive is well: it advanced within the last minute, or the epoch is changing and it need not."""
+    return (now - advanced_at).total_seconds() <= ADVANCE_S or is_held_back(now, seen)
 
 
 def _window_before(at: dt.datetime) -> dt.datetime:

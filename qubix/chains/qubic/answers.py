@@ -266,16 +266,18 @@ def tick_data(answer: object, asked: int) -> TickData | None:
 def transfers(answer: object, asked: str) -> Transfers:
     """POST query/v1/getEventLogs for one transaction's QU transfers."""
     fields = _Fields(answer)
-    found = []
+    # An answer may bring a row twice; two equal movements differ by their log's id, so that alone tells them apart.
+    found: dict[tuple[object, QuTransfer], QuTransfer] = {}
     for item in fields.items("eventLogs"):
         event = _Fields(item)
         if event.has("transactionHash") and event.text("transactionHash") != asked:
             raise MalformedAnswer("the events of another transaction")
         moved = _Fields(event.of("quTransfer"))
-        found.append(QuTransfer(moved.identity("source"), moved.identity("destination"), moved.whole("amount", highest=I64_MAX)))
+        transfer = QuTransfer(moved.identity("source"), moved.identity("destination"), moved.whole("amount", highest=I64_MAX))
+        found[event.whole("logId", highest=I64_MAX), transfer] = transfer
     hits = _Fields(fields.of("hits")) if fields.has("hits") else None
     total = hits.whole("total") if hits else len(found)
-    return Transfers(asked, tuple(found), total <= len(found), fields.whole("validForTick"))
+    return Transfers(asked, tuple(found.values()), total <= len(found), fields.whole("validForTick"))
 
 
 def _transaction(item: object) -> ArchivedTransaction:

@@ -151,7 +151,7 @@ def test_a_send_many_that_the_contract_gave_back_is_not_credited() -> None:
     st.integers(0, 200) | st.none(),
     st.integers(0, 60),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_p_a08_credits_never_exceed_what_the_second_proofs_cover(
     listed: list[tuple[object, bool | None]], moves: list[tuple[str, str, int]], log_tick: int, incoming: int | None, credited: int
 ) -> None:
@@ -228,7 +228,7 @@ def _chain_and_looks(draw: st.DrawFn) -> list[tuple[int, Shown]]:
 
 
 @given(_chain_and_looks())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_p_b21_the_count_is_never_ahead_of_the_proofs_and_never_falls(looks: list[tuple[int, Shown]]) -> None:
     count, complete = 0, False
     for true_tick, look in looks:

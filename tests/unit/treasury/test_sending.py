@@ -29,6 +29,7 @@ from qubix.treasury.sending import (
     Sign,
     Signed,
     Unknown,
+    is_advancing,
     is_broadcast_due,
     is_held_back,
     is_in_reach,
@@ -221,7 +222,7 @@ def _honest(draw: st.DrawFn, executed: bool) -> Observed:
 
 
 @given(st.booleans().flatmap(lambda executed: st.tuples(st.just(executed), _honest(executed))))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_p_a08_late_and_incomplete_evidence_never_makes_a_paid_one_dead_or_an_unpaid_one_settled(case: tuple[bool, Observed]) -> None:
     executed, seen = case
     assert not isinstance(verdict(SIGNED, seen), Dead if executed else Settled)
@@ -246,7 +247,7 @@ def test_a_sole_endpoint_is_believed() -> None:
     st.lists(_outgoing, max_size=2),
     st.lists(_moved, max_size=1),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_p_a08_one_lying_endpoint_of_two_pays_nothing_twice_and_nothing_into_the_void(
     case: tuple[bool, Observed], coherent: bool, looks: list[Sighting], counted: list[Outgoing], moved: list[Moved]
 ) -> None:
@@ -267,7 +268,7 @@ def test_p_a08_one_lying_endpoint_of_two_pays_nothing_twice_and_nothing_into_the
 @given(
     st.lists(_sightings, max_size=5), st.lists(_outgoing, max_size=4), st.lists(_moved, max_size=2), st.integers(1, 3), st.integers(0, 6)
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_before_the_archive_is_three_ticks_past_there_is_no_verdict(
     looks: list[Sighting], counted: list[Outgoing], moved: list[Moved], endpoints: int, ahead: int
 ) -> None:
@@ -335,6 +336,14 @@ def test_a_first_look_within_the_window_does_not_take_the_old_epoch_for_the_new_
     assert is_held_back(at("25T11:56"), first)
     assert not is_held_back(at("25T12:40"), watch(first, LastProcessed(1_001, 228, 1_000, 900), at("25T12:40")))
     assert not is_held_back(at("27T09:00"), watch(None, LastProcessed(1_001, 228, 1_000, 900), at("27T09:00")))
+
+
+def test_an_archive_that_stands_still_is_ill_unless_the_epoch_changes() -> None:
+    seen = EpochWatch(227, at("18T12:31"))
+    assert is_advancing(at("20T10:00"), at("20T10:01"), seen)
+    assert not is_advancing(at("20T10:00"), at("20T10:02"), seen)
+    assert is_advancing(at("25T11:59"), at("25T12:40"), seen)
+    assert not is_advancing(at("25T12:40"), at("25T12:50"), EpochWatch(228, at("25T12:35")))
 
 
 def test_a_payout_goes_to_somebody_who_can_hold_the_key() -> None:

@@ -57,6 +57,14 @@ async def test_answers_are_read_bare_or_wrapped_with_numbers_as_text_or_not() ->
     assert await of({"responseData": "CgAAAAAAAAA="}, rpc.send_many_fee) == 10
 
 
+def test_a_movement_that_is_told_twice_counts_once_and_two_equal_ones_count_twice() -> None:
+    row = {"logId": "7", "quTransfer": {"source": OWNER, "destination": OWNER, "amount": "7"}}
+    rows = [row, row, {**row, "logId": "8"}]
+    found = answers.transfers({"hits": {"total": 2}, "eventLogs": rows}, TX_ID)
+    assert len(found.transfers) == 2
+    assert found.complete
+
+
 async def test_money_flew_left_out_is_unknown_and_not_false() -> None:
     world = World(FIRST)
     shown = archived()
