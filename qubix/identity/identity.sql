@@ -19,7 +19,8 @@ END $$;
 REVOKE ALL ON FUNCTION begin_request FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION begin_request TO qubix_web;
 
--- Column by column: a hole in the web layer makes nobody operator or arbiter, gives no account to another address and enables no disabled one.
+-- Column by column: the web layer makes nobody operator or arbiter, gives no account to another address and enables no disabled one.
+-- It does log people in: whoever runs code as this role can speak for an account until its new sessions and keys are taken away.
 GRANT SELECT, INSERT (id, email, name, password_hash), UPDATE (name, password_hash) ON users TO qubix_web;
 GRANT SELECT, INSERT, UPDATE, DELETE ON api_keys, sessions, idempotency_keys TO qubix_web;
 GRANT SELECT (id, email, name, roles, created_at) ON users TO qubix_controller, qubix_treasury;
