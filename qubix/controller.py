@@ -191,20 +191,22 @@ class Controller:
         await self._parts(self._mature, self._settle_ruled, self._resolve)
 
     async def _mature(self) -> None:
-        await self._again(lambda s: s.escrow.mature_due(), ROUNDS_MAX)
+        for _ in range(ROUNDS_MAX):
+            async with self._scope() as s:
+                if not await s.escrow.mature_due():
+                    return
 
     async def _settle_ruled(self) -> None:
-        await self._again(lambda s: s.escrow.settle_ruled(), BATCH_MAX)
+        async with self._scope() as s:
+            ruled = await s.escrow.ruled_due()
+        for escrow_id in ruled:
+            await self._end(escrow_id, "settled as ruled", lambda s, one: s.escrow.settle_ruled(one))
 
     async def _resolve(self) -> None:
-        await self._again(lambda s: s.escrow.resolve_due(), BATCH_MAX)
-
-    async def _again(self, act: Callable[[Scope], Awaitable[int]], most: int) -> None:
-        """Run `act`, each time in a transaction of its own, until nothing is left for it, at most `most` times."""
-        for _ in range(most):
-            async with self._scope() as s:
-                if not await act(s):
-                    return
+        async with self._scope() as s:
+            frozen = await s.escrow.frozen_due()
+        for earning_id in frozen:
+            await self._end(earning_id, "resolved", lambda s, one: s.escrow.resolve(one))
 
     async def market(self) -> None:
         """What passes with time: leases and quotes that run out, nodes that fall silent, offers that grow stale."""

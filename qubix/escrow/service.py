@@ -93,26 +93,31 @@ class EscrowService:
         """
         return await self._changed(escrow_id, await self._store.rule(escrow_id, arbiter_id, to_payee, reason))
 
-    async def settle_ruled(self, batch_max: int = BATCH_MAX) -> int:
-        """Settle ONE disputed escrow whose job has ended and that was ruled on, or waited too long. Returns how many: 0 or 1.
+    async def ruled_due(self, batch_max: int = BATCH_MAX) -> list[UUID]:
+        """Disputed escrows whose job has ended and that were ruled on, or waited too long."""
+        return [escrow_id for escrow_id, _ in await self._store.proposals_due(self._decision_s, batch_max)]
 
-        One per transaction: a settlement locks its accounts by itself.
-        """
-        for escrow_id, proposal in await self._store.proposals_due(self._decision_s, min(batch_max, 1)):
+    async def settle_ruled(self, escrow_id: UUID) -> bool:
+        """Settle one of `ruled_due`; one per transaction: a settlement locks its accounts by itself. Returns whether it was due still."""
+        for _, proposal in await self._store.proposals_due(self._decision_s, 1, only=escrow_id):
             await self._settle(escrow_id, proposal.outcome, proposal.lines, fee_bps=proposal.fee_bps, window_s=0)
-            return 1
-        return 0
+            return True
+        return False
 
-    async def resolve_due(self) -> int:
-        """End ONE frozen earning that was ruled on, or waited too long. Returns how many: 0 or 1."""
-        for earning_id in await self._store.frozen_due(self._decision_s, 1):
-            code = await self._store.resolve(earning_id, self._decision_s)
-            if code < 0:
-                refuse(code, f"earning {earning_id}")
-            for earning in await self._store.earnings_by_id([earning_id]):
-                await self._tell_end(earning)
-            return 1
-        return 0
+    async def frozen_due(self, batch_max: int = BATCH_MAX) -> list[UUID]:
+        """Frozen earnings that were ruled on, or waited too long."""
+        return await self._store.frozen_due(self._decision_s, batch_max)
+
+    async def resolve(self, earning_id: UUID) -> bool:
+        """End one of `frozen_due`; one per transaction. Returns whether it was due still."""
+        if not await self._store.frozen_due(self._decision_s, 1, only=earning_id):
+            return False
+        code = await self._store.resolve(earning_id, self._decision_s)
+        if code < 0:
+            refuse(code, f"earning {earning_id}")
+        for earning in await self._store.earnings_by_id([earning_id]):
+            await self._tell_end(earning)
+        return True
 
     async def mature_due(self, batch_max: int = BATCH_MAX) -> int:
         """Pay out earnings whose window is over, up to `batch_max` in one set. Returns how many were paid now."""

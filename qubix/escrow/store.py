@@ -143,11 +143,13 @@ _RULED_DUE: Final = sa.text("""
 SELECT e.id, e.proposal FROM escrows e LEFT JOIN rulings r ON r.escrow_id = e.id
 WHERE e.disputed_at IS NOT NULL AND e.state = 'DISPUTED' AND e.proposal IS NOT NULL
   AND (r.escrow_id IS NOT NULL OR e.disputed_at + make_interval(secs => :decision_s) <= now())
+  AND (cast(:only AS uuid) IS NULL OR e.id = :only)
 ORDER BY e.disputed_at LIMIT :most
 """)
 _FROZEN_DUE: Final = sa.text("""
 SELECT g.id FROM earnings g LEFT JOIN rulings r ON r.escrow_id = g.escrow_id
 WHERE g.state = 'FROZEN' AND (r.escrow_id IS NOT NULL OR g.frozen_at + make_interval(secs => :decision_s) <= now())
+  AND (cast(:only AS uuid) IS NULL OR g.id = :only)
 ORDER BY g.frozen_at LIMIT :most
 """)
 # Net of the fee. Hours count every line that was metered, also the ones that earned nothing.
@@ -249,13 +251,14 @@ class EscrowStore:
         )
         return [row.id for row in rows]
 
-    async def frozen_due(self, decision_s: float, most: int) -> list[UUID]:
-        """Frozen earnings that can end now."""
-        return [row.id for row in await self._connection.execute(_FROZEN_DUE, {"decision_s": float(decision_s), "most": most})]
+    async def frozen_due(self, decision_s: float, most: int, *, only: UUID | None = None) -> list[UUID]:
+        """Frozen earnings that can end now; whether `only` is one."""
+        values = {"decision_s": float(decision_s), "most": most, "only": only}
+        return [row.id for row in await self._connection.execute(_FROZEN_DUE, values)]
 
-    async def proposals_due(self, decision_s: float, most: int) -> list[tuple[UUID, Proposal]]:
-        """Disputed escrows that can settle now, with the settlement that waits."""
-        rows = await self._connection.execute(_RULED_DUE, {"decision_s": float(decision_s), "most": most})
+    async def proposals_due(self, decision_s: float, most: int, *, only: UUID | None = None) -> list[tuple[UUID, Proposal]]:
+        """Disputed escrows that can settle now, with the settlement that waits; whether `only` is one."""
+        rows = await self._connection.execute(_RULED_DUE, {"decision_s": float(decision_s), "most": most, "only": only})
         return [(row.id, _proposal(row.proposal)) for row in rows]
 
     async def summary(self, user: UUID) -> tuple[EarningsSummary, ...]:

@@ -45,13 +45,15 @@ async def test_a_frozen_earning_is_split_by_the_arbiter(
         await s.escrow.dispute(job, payer, "half of the images are black")
         assert [g.state for g in (await s.escrow.get(job, payee))[1]] == [EarningState.FROZEN]
     async with scope(controller_resources) as s:
-        assert (await s.escrow.resolve_due(), await s.escrow.mature_due()) == (0, 0)
+        assert (await s.escrow.frozen_due(), await s.escrow.mature_due()) == ([], 0)
     async with scope(resources) as s:
         await s.escrow.rule(job, arbiter, Qu(30), "half of them are")
     async with scope(controller_resources) as s:
-        assert await s.escrow.resolve_due() == 1
+        (earning,) = await s.escrow.frozen_due()
+        assert await s.escrow.resolve(earning)
     async with scope(controller_resources) as s:
-        assert await s.escrow.resolve_due() == 0
+        assert await s.escrow.frozen_due() == []
+        assert not await s.escrow.resolve(earning)
     assert (await posted(owner, payer), await posted(owner, payee)) == (70, 30)
     told = [payload["state"] for kind, payload in await events(owner, f"earnings:{payee}") if kind == "EARNINGS_UPDATE"]
     assert told == ["PENDING", "FROZEN", "SPLIT"]
@@ -72,11 +74,13 @@ async def test_a_disputed_running_job_waits_for_the_arbiter_and_then_settles_by_
     waiting = await settle(controller_resources, job, payee, 80)
     assert waiting.state is EscrowState.DISPUTED
     async with scope(controller_resources) as s:
-        assert await s.escrow.settle_ruled() == 0
+        assert await s.escrow.ruled_due() == []
+        assert not await s.escrow.settle_ruled(job)
     async with scope(resources) as s:
         await s.escrow.rule(job, arbiter, Qu(0), "it does")
     async with scope(controller_resources) as s:
-        assert await s.escrow.settle_ruled() == 1
+        assert await s.escrow.ruled_due() == [job]
+        assert await s.escrow.settle_ruled(job)
     async with scope(resources) as s:
         ended, _ = await s.escrow.get(job, payer)
     assert (ended.state, ended.paid, ended.refunded) == (EscrowState.REFUNDED, 0, 100)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from qubix import controller as controllers
 from qubix.bootstrap import Resources, scope
 from qubix.controller import Controller
-from qubix.escrow.model import EarningState
+from qubix.escrow.model import EarningState, EscrowState
 from qubix.jobs.model import JobState
 from qubix.kernel.errors import Conflict
 from qubix.kernel.events import Event, EventType
@@ -109,6 +109,26 @@ async def test_money_that_cannot_mature_holds_up_no_ruling(
     async with scope(resources) as s:
         states = [(await s.escrow.get(job, payee))[1][0].state for job in (due, ruled)]
     assert states == [EarningState.PENDING, EarningState.SPLIT]
+
+
+async def test_a_ruling_that_cannot_be_carried_out_holds_up_no_other(
+    resources: Resources, controller_resources: Resources, owner: AsyncConnection
+) -> None:
+    await born(owner)
+    payer, payee, arbiter = await person(owner, money=200), await person(owner), await person(owner, roles=("arbiter",))
+    jobs = [await locked(resources, payer, 100) for _ in range(2)]
+    for job in jobs:
+        async with scope(resources) as s:
+            await s.escrow.dispute(job, payer, "it mines coins")
+        await settle(controller_resources, job, payee, 80)
+        async with scope(resources) as s:
+            await s.escrow.rule(job, arbiter, Qu(0), "it does")
+    too_much = sa.text("UPDATE escrows SET proposal = jsonb_set(proposal, '{lines,0,gross}', '101') WHERE id = :id")
+    await owner.execute(too_much, {"id": jobs[0]})
+    control = await controller(controller_resources)
+    await control.money()
+    async with scope(resources) as s:
+        assert [(await s.escrow.get(job, payer))[0].state for job in jobs] == [EscrowState.DISPUTED, EscrowState.REFUNDED]
 
 
 async def test_housekeeping_that_fails_at_one_thing_does_the_others(controller_resources: Resources, owner: AsyncConnection) -> None:
