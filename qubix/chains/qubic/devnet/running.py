@@ -77,11 +77,16 @@ def run(options: Options, started: Callable[[Running], None]) -> None:
         host, port = listening.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         faucet = identity.encode(network.faucet_key)
-        # uvicorn ends on SIGTERM and then raises it once more: an orderly end is no death by signal.
-        signal.signal(signal.SIGTERM, lambda *_: None)
+        serving = uvicorn.Server(config)
+
+        def end(*_: object) -> None:
+            serving.should_exit = True
+
+        # For a signal that comes before uvicorn listens to it, and the one that it raises once more at its end: no death by signal.
+        for ending in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(ending, end)
         started(Running(url, faucet, FAUCET_SEED, str(token_file), network.ledger.tick))
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listening])
+        serving.run(sockets=[listening])
 
 
 def _listen(options: Options) -> socket.socket:
