@@ -190,5 +190,6 @@ async def _not_routed(_: Request, error: Exception) -> Response:
 
 
 async def _failed(_: Request, error: Exception) -> Response:
+    traceback.print_exception(error)  # uvicorn is told to keep quiet
     refusal = Refusal(Code.INTERNAL, f"the devnet failed: {type(error).__name__}")
     return JSONResponse(refusal.body, refusal.status)

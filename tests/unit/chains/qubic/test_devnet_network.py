@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from qubix.chains.qubic.devnet.ledger import FIRST_TICK, Fate
 from qubix.chains.qubic.devnet.network import FAUCET_SEED, Network
 from qubix.chains.qubic.devnet.refusal import Code, Refusal
 from qubix.chains.qubic.devnet.rpc import Rpc
+from qubix.chains.qubic.devnet.server import tick_on
 from qubix.chains.qubic.fourq import curve
 from qubix.chains.qubic.transaction import Transaction
 from qubix.kernel.errors import Conflict
@@ -300,6 +302,38 @@ def test_the_archive_lies_about_a_transaction_always_in_the_same_way(network: Ne
     network.faults.clear()
     network.faults.arm(Fault(Kind.DUPLICATE))
     assert [found["hash"] for found in for_tick(sent[0].tick)] == [signed.id for signed in reversed(sent[:4]) for _ in range(2)]
+
+
+class Over(Exception):
+    """The test's time is up."""
+
+
+class StumblingClock:
+    """A clock that sleeps as told, but once for a minute. Args: sleeps, after which it is Over."""
+
+    def __init__(self, sleeps: int) -> None:
+        self.at, self.left, self.slept = 0.0, sleeps, list[float]()
+
+    def now(self) -> dt.datetime:
+        return dt.datetime.now(dt.UTC)
+
+    def monotonic(self) -> float:
+        return self.at
+
+    async def sleep(self, delay_s: float) -> None:
+        if not self.left:
+            raise Over
+        self.left -= 1
+        self.slept.append(delay_s)
+        self.at += 60 if len(self.slept) == 2 else delay_s
+
+
+async def test_ticks_come_by_the_clock_and_what_was_slept_through_is_not_caught_up(network: Network) -> None:
+    clock = StumblingClock(4)
+    with pytest.raises(Over):
+        await tick_on(network, clock, 1.0)
+    assert network.ledger.tick == FIRST_TICK + 4
+    assert clock.slept == [1.0, 1.0, 0.0, 1.0]
 
 
 def test_the_first_tick_of_all_is_there(network: Network) -> None:
