@@ -57,7 +57,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._connection = sqlite3.connect(folder / "devnet.sqlite", isolation_level=None, timeout=0.5)
+        self._connection = sqlite3.connect(folder / "devnet.sqlite", isolation_level=None, timeout=0.1)
         self._connection.row_factory = sqlite3.Row
         try:
             self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
