@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 def offers(
-    query: Annotated[str | None, typer.Argument(help="Typed fields, e.g. 'gpu=RTX_4090 vram>=24GB price<2000 region in [eu,us]'.")] = None,
+    query: Annotated[
+        str | None, typer.Argument(help="Typed fields, e.g. 'gpu=RTX_4090 vram>=24GB price<2000 region in \\[eu,us]'.")
+    ] = None,
     sort: Annotated[str | None, typer.Option(help="price, price_desc, performance, availability or cost_benefit.")] = None,
     group_by: Annotated[str | None, typer.Option("--group-by", help="gpu, provider, or both with a comma.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
