@@ -19,6 +19,8 @@ from qubix.kernel.errors import Conflict
 from qubix.kernel.places import default_data_dir as default_data_dir
 
 DATABASE_GRACE_S: Final = 30.0
+OPERATOR_KEY: Final = "operator.key"
+"""In the data folder, from the moment it is made until a start has shown it."""
 
 
 def named(command: str, data_dir: Path) -> str:

@@ -49,6 +49,12 @@ class Plan:
     owner: Running | None = None
 
 
+def keep_key(data_dir: Path, key: str) -> None:
+    """Leave the first operator's key where whoever shows it once will take it; a start that fails later does not lose it."""
+    with os.fdopen(os.open(data_dir / runfile.OPERATOR_KEY, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
+        file.write(key)
+
+
 class Stack:
     """The running processes.
 
@@ -60,7 +66,6 @@ class Stack:
         self.say = say
         self.stopping = threading.Event()
         self.run = runfile.RunFile(supervisor=seen(os.getpid()))
-        self.operator_key: str | None = None
         self._server: EmbeddedServer | None = None
         self._head: Head | None = None
         self._children: list[Child] = []
@@ -140,7 +145,9 @@ class Stack:
         self.run.ports["postgres"] = self._server.port
         self._record()
         self.say("migrations")
-        self.operator_key = prepare(self._server.url(), NETWORK)
+        key = prepare(self._server.url(), NETWORK)
+        if key:
+            keep_key(self.plan.data_dir, key)
         for role in ROLES:
             self._server.write_url_file(role, self._url_file(role))
 
@@ -153,6 +160,7 @@ class Stack:
         self.run.urls["ray_dashboard"] = where.dashboard_url
         self.run.ports |= {"ray": where.gcs_port, "ray_dashboard": where.dashboard_port}
         self.run.ports |= {"haproxy_stats": where.haproxy_stats_port, "haproxy_metrics": where.haproxy_metrics_port}
+        self.run.ports |= {"serve_fallback": where.serve_fallback_port}
         self.run.facts |= {"ray_address": where.address, "ray_token_file": where.token_path}
         self._record()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 import time
 from pathlib import Path
@@ -41,7 +40,7 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is ready; qubix down stops it.")] = False,
     setting: Annotated[list[str] | None, typer.Option("--set", help="A setting, as dispute_window_s=60; see docs/settings.md.")] = None,
     owner_pid: Annotated[int | None, typer.Option(hidden=True)] = None,
-    key_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    leave_key: Annotated[bool, typer.Option(hidden=True)] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Start Qubix and supervise it until Ctrl-C: PostgreSQL, Ray with Serve, controller, fabric daemon, web layer."""
@@ -54,7 +53,7 @@ def up(
         _show(out, folder, run, key)
         out.finish(_document(folder, run, key), then=_next_after_up(folder, run))
         return
-    _serve(out, folder, host, chosen, settings, seen(owner_pid) if owner_pid else None, key_file)
+    _serve(out, folder, host, chosen, settings, seen(owner_pid) if owner_pid else None, leave_key)
 
 
 def down(data_dir: DataDirOption = None, yes: YesFlag = False, as_json: JsonFlag = False) -> None:
@@ -101,14 +100,13 @@ def start_detached(
     Args: folder, the data folder; owner, a pid whose end also ends the stack.
     Returns: its run file, and the first operator's key where it was made now. Raises: Unavailable with the reason.
     """
-    key_file = folder / "operator.key"
     line = [sys.executable, "-m", "qubix.cli.main", "up", "--data-dir", str(folder), "--host", host, "--port", str(port)]
-    line += ["--key-file", str(key_file)]
+    line += ["--leave-key"]
     for name, value in (settings or {}).items():
         line += ["--set", f"{name}={value}"]
     if owner is not None:
         line += ["--owner-pid", str(owner)]
-    return start_and_wait(line, folder, "Qubix"), _take(key_file)
+    return start_and_wait(line, folder, "Qubix"), _take(folder / runfile.OPERATOR_KEY)
 
 
 def stop(folder: Path) -> bool:
@@ -131,7 +129,7 @@ def stop(folder: Path) -> bool:
     return True
 
 
-def _serve(out: Output, folder: Path, host: str, port: int, settings: dict[str, str], owner: Running | None, key_file: Path | None) -> None:
+def _serve(out: Output, folder: Path, host: str, port: int, settings: dict[str, str], owner: Running | None, leave_key: bool) -> None:
     from qubix.cli.stack import Plan, Stack  # heavy: only where a stack is started
     from qubix.cli.supervise import signals_set
 
@@ -142,10 +140,7 @@ def _serve(out: Output, folder: Path, host: str, port: int, settings: dict[str, 
             try:
                 began = time.monotonic()
                 stack.start()
-                shown = stack.operator_key
-                if shown and key_file:
-                    _keep(key_file, shown)
-                    shown = None
+                shown = None if leave_key else _take(folder / runfile.OPERATOR_KEY)
                 stack.announce()
                 if out.as_json:
                     out.finish(_document(folder, stack.run, shown))
@@ -184,12 +179,6 @@ def _next_after_up(folder: Path, run: runfile.RunFile) -> tuple[str, ...]:
 def _document(folder: Path, run: runfile.RunFile, key: str | None) -> dict[str, Any]:
     document = {"data_dir": str(folder), **dataclasses.asdict(run)}
     return document | ({"operator_key": key} if key else {})
-
-
-def _keep(path: Path, key: str) -> None:
-    """Leave the key where the command that started this process reads it, once."""
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
-        file.write(key)
 
 
 def _take(path: Path) -> str | None:

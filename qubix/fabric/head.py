@@ -45,6 +45,7 @@ class HeadAddress:
     client_port: int
     haproxy_stats_port: int
     haproxy_metrics_port: int
+    serve_fallback_port: int
 
 
 @dataclass(slots=True)
@@ -85,14 +86,14 @@ def start_head(
     token_path = folder / "ray.token"
     if not token_path.exists():
         write_token(token_path, secrets.token_hex(32))
-    gcs, dashboard, client, agent, agent_grpc, stats, metrics = free_ports(7)
+    gcs, dashboard, client, agent, agent_grpc, *proxy_ports = free_ports(9)
     gcs = gcs_port or gcs
     proxy = folder / "p"
     proxy.mkdir(mode=0o700, exist_ok=True)
     own = {"TMPDIR": str(temporary_folder(folder))}
-    environment = ray_environment(token_path, {**_FEATURES, **own, **_proxy_environment(proxy, stats, metrics), **extra_environment})
+    environment = ray_environment(token_path, {**_FEATURES, **own, **_proxy_environment(proxy, *proxy_ports), **extra_environment})
     where = HeadAddress(
-        f"{host}:{gcs}", f"http://127.0.0.1:{dashboard}", str(token_path), str(folder / "r"), gcs, dashboard, client, stats, metrics
+        f"{host}:{gcs}", f"http://127.0.0.1:{dashboard}", str(token_path), str(folder / "r"), gcs, dashboard, client, *proxy_ports[:3]
     )
     process = RayProcess(
         [
@@ -134,8 +135,8 @@ def read_head(folder: Path) -> HeadAddress:
     return HeadAddress(**json.loads((folder / "head.json").read_text()))
 
 
-def _proxy_environment(folder: Path, stats_port: int, metrics_port: int) -> dict[str, str]:
-    """Keep HAProxy's files out of the fixed folder that Serve would share between users of one machine."""
+def _proxy_environment(folder: Path, stats_port: int, metrics_port: int, fallback_port: int, fallback_grpc_port: int) -> dict[str, str]:
+    """Keep HAProxy's files and ports, and those of Serve's own proxy behind it, apart from every other platform's on the machine."""
     return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
@@ -144,6 +145,8 @@ def _proxy_environment(folder: Path, stats_port: int, metrics_port: int) -> dict
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_port),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc_port),
     }
 
 

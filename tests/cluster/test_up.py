@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -69,6 +71,21 @@ def wait_for(what: str, condition: Any, timeout_s: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
         time.sleep(0.1)
+
+
+def test_a_first_start_that_fails_loses_no_operators_key_and_leaves_other_platforms_ports_alone(machine: Machine) -> None:
+    # 8500 is the port that Serve's own proxy has where nobody gives it another.
+    with socket.socket() as taken, socket.socket() as of_another:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with contextlib.suppress(OSError):  # then it is somebody's indeed
+            of_another.bind(("127.0.0.1", 8500))
+        port = str(taken.getsockname()[1])
+        failed = machine.qubix("up", "--detach", "--data-dir", str(machine.data_dir), "--port", port, "--json")
+        assert failed.returncode == 1, failed.stdout
+        assert (machine.data_dir / runfile.OPERATOR_KEY).stat().st_mode & 0o777 == 0o600
+        assert machine.up()["operator_key"].startswith("qk_")
+    assert not (machine.data_dir / runfile.OPERATOR_KEY).exists()
 
 
 def test_p_a05_started_again_on_the_same_data_everything_is_there(machine: Machine) -> None:

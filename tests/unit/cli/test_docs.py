@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from qubix.cli import runfile, settings_page, stack
 from qubix.cli.main import app
+from qubix.fabric import head
 from qubix.fabric.head import HeadAddress
 from qubix.settings import Settings
 
@@ -61,13 +63,24 @@ def test_the_ports_that_the_operations_page_warns_of_are_open_by_rays_template_a
     page = (ROOT / "docs" / "operations.md").read_text()
     made = stack.Stack(stack.Plan(tmp_path), say=lambda _: None)
     made._runtime = tmp_path
-    where = HeadAddress("127.0.0.1:1", "http://127.0.0.1:2", "token", "r", 1, 2, 3, stats := 4, metrics := 5)
-    head = SimpleNamespace(where=where, environment={}, process=SimpleNamespace(members=list))
-    monkeypatch.setattr(stack, "start_head", lambda *_, **__: head)
+    where = HeadAddress("127.0.0.1:1", "http://127.0.0.1:2", "token", "r", 1, 2, 3, stats := 4, metrics := 5, fallback := 6)
+    started = SimpleNamespace(where=where, environment={}, process=SimpleNamespace(members=list))
+    monkeypatch.setattr(stack, "start_head", lambda *_, **__: started)
     made._start_ray(0)
     for name, port in (("haproxy_stats", stats), ("haproxy_metrics", metrics)):
         assert made.run.ports[name] == port
         assert f"`{name}` in `run.json`" in page
+    assert made.run.ports["serve_fallback"] == fallback
+    assert "`serve_fallback`\nof `run.json`" in page
+
+
+def test_no_port_of_serves_proxies_is_the_same_for_all_platforms_of_a_machine(tmp_path: Path) -> None:
+    ray = Path(str(find_spec("ray").origin)).parent  # type: ignore[union-attr]
+    known = set(re.findall(r'"(RAY_SERVE_\w+_PORT)"', (ray / "serve" / "_private" / "constants.py").read_text()))
+    ours = head._proxy_environment(tmp_path, 1, 2, 3, 4)
+    # Ranges, of which each replica takes a free one; and two that only override others on worker nodes.
+    ranges = {name for name in known if "_MIN_" in name or "_MAX_" in name}
+    assert known - ranges - set(ours) == {"RAY_SERVE_WORKER_PROXY_HTTP_PORT", "RAY_SERVE_WORKER_PROXY_GRPC_PORT"}
 
 
 def test_readme_opens_with_the_two_commands() -> None:
