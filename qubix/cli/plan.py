@@ -9,6 +9,7 @@ from qubix.cli.offers import offer_table
 from qubix.cli.output import Output, amount, plain, table
 from qubix.cli.quantities import spoken
 from qubix.cli.telling import why_waiting
+from qubix.kernel.errors import Invalid
 
 
 def show_plan(out: Output, plan: Mapping[str, Any], *, budget: int | None = None) -> None:
@@ -17,9 +18,41 @@ def show_plan(out: Output, plan: Mapping[str, Any], *, budget: int | None = None
     if quote is None or chosen is None:
         out.show(plain(f"nothing fits now: {why_waiting(plan.get('unplaceable') or {})}"))
         out.show("it would wait for a machine, and its money come back if none appears")
+        if plan.get("waiting") is not None:
+            out.show(table("Plan", ("what", ""), waiting_rows(plan["waiting"], budget)))
         return
     considered = [chosen, *(item for item in plan["alternatives"] if item["id"] != chosen["id"])]
     out.show(offer_table(considered, chosen["id"]), table("Plan", ("what", ""), plan_rows(quote, plan["estimate"], budget)))
+
+
+def agreed_ceiling(plan: Mapping[str, Any]) -> int:
+    """What will be locked: by the quote, or while the job waits. Raises: Invalid where nothing is on offer and no price is named."""
+    terms = plan.get("quote") or plan.get("waiting")
+    if terms is None:
+        raise Invalid(
+            "nothing is on offer yet, so it is not known what the job would lock",
+            next_step="name the most that it may cost: --budget N, or --price-max N per GPU-hour",
+        )
+    return int(terms["ceiling"])
+
+
+def agreed_terms(plan: Mapping[str, Any], budget: int | None) -> dict[str, int]:
+    """What a job without a quote is sent with, so that just what was shown is locked even if prices move meanwhile."""
+    waiting = plan.get("waiting")
+    if plan.get("quote") is not None or waiting is None or budget is not None:
+        return {}
+    return {"budget": waiting["ceiling"], "duration_max_s": waiting["duration_max_s"]}
+
+
+def waiting_rows(terms: Mapping[str, Any], budget: int | None) -> list[tuple[str, str]]:
+    """What a job locks that nothing fits now, with its sum."""
+    longest, rate = spoken(terms["duration_max_s"]), amount(terms["rate_max"])
+    how = "the budget" if budget is not None else f"highest rate {rate} per hour × {longest}"
+    return [
+        ("highest rate, of any machine it gets", f"{rate} per hour"),
+        ("longest run", longest),
+        ("ceiling, locked until the end", f"{amount(terms['ceiling'])} = {how}"),
+    ]
 
 
 def plan_rows(quote: Mapping[str, Any], estimate: Mapping[str, Any], budget: int | None) -> list[tuple[str, str]]:

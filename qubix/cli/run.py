@@ -17,8 +17,8 @@ import typer
 from qubix.cli.client import Client, connect
 from qubix.cli.follow import follow
 from qubix.cli.jobs import attempts_table, receipt_table
-from qubix.cli.output import JsonFlag, Output, YesFlag, job_code, plain
-from qubix.cli.plan import show_plan
+from qubix.cli.output import JsonFlag, Output, YesFlag, amount, job_code, plain
+from qubix.cli.plan import agreed_ceiling, agreed_terms, show_plan
 from qubix.cli.quantities import duration_s, pairs, size_bytes
 from qubix.cli.screen import screen_of
 from qubix.cli.telling import Narrator
@@ -82,8 +82,9 @@ def run(
             wait_s=duration_s(wait) if wait else None,
         )
         with held(client, quote_id(plan)) as quoted:
-            out.confirm("Lock the ceiling and run it?", yes)
-            job = submit(client, request, **extra, **quoted)
+            locked = amount(agreed_ceiling(plan))
+            out.confirm(f"Lock the ceiling of {locked} and {'run it' if quoted else 'wait for a machine'}?", yes)
+            job = submit(client, request, **extra, **agreed_terms(plan, budget), **quoted)
         job_id = str(job["id"])
         if detach:
             out.show(f"job {job_id} is funded and waits for its node")

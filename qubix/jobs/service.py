@@ -153,6 +153,19 @@ class JobService:
         self._wake("jobs", "")
         return job
 
+    async def terms_while_waiting(self, request: JobRequest) -> Terms | None:
+        """What `create` would lock for a job that nothing fits now; nothing is made.
+
+        Returns: its terms; None where nobody offers a GPU and the request names no price. Raises: Invalid as `create`.
+        """
+        library = self._catalogue.get(request.kind)
+        needs, _ = library.needs_with(request.needs)
+        if request.price_max is not None:
+            needs = dataclasses.replace(needs, price_max=request.price_max)
+        duration_s = self._duration_s(library, request)
+        rate = await self._rate_without_offer(needs, request, duration_s)
+        return None if rate is None else self._priced(rate, duration_s, request, None)
+
     async def get(self, user_id: UUID, job_id: UUID) -> Job:
         """The owner's job. Raises: NotFound for anybody else's."""
         job = await self._store.get(job_id, user_id)
@@ -246,7 +259,7 @@ class JobService:
         return inputs
 
     async def _terms(self, user_id: UserId, library: LibraryJob, needs: Needs, request: JobRequest) -> Terms:
-        duration_s = request.duration_max_s or min(library.duration_max_s, self._limits.duration_max_s)
+        duration_s = self._duration_s(library, request)
         if request.quote_id is not None:
             quote = await self._market.use_quote(request.quote_id, user_id)
             if quote.gpus != needs.gpus:
@@ -263,9 +276,19 @@ class JobService:
                 "message": nothing.message,
                 "relaxation": nothing.extra.get("relaxation"),
             }
-            return self._priced(await self._rate_without_offer(needs, request, duration_s), duration_s, request, None, why=why)
+            rate = await self._rate_without_offer(needs, request, duration_s)
+            if rate is None:
+                raise Invalid(
+                    "nothing is on offer yet, so the job has no price",
+                    next_step="name the price per GPU-hour (price_max) or a budget",
+                    field="price_max",
+                ) from None
+            return self._priced(rate, duration_s, request, None, why=why)
         quote = await self._market.use_quote(quote.id, user_id)
         return self._priced(quote.rate_max, duration_s, request, quote)
+
+    def _duration_s(self, library: LibraryJob, request: JobRequest) -> int:
+        return request.duration_max_s or min(library.duration_max_s, self._limits.duration_max_s)
 
     def _priced(
         self,
@@ -289,8 +312,8 @@ class JobService:
             )
         return Terms(rate_max, held, duration_s, quote, why)
 
-    async def _rate_without_offer(self, needs: Needs, request: JobRequest, duration_s: int) -> Qu:
-        """The most per hour that a job may cost which nothing fits now: as told, or as the dearest offer of its kind."""
+    async def _rate_without_offer(self, needs: Needs, request: JobRequest, duration_s: int) -> Qu | None:
+        """The most per hour that a job may cost which nothing fits now: as told, or as the dearest offer of its kind, if any."""
         if needs.price_max is not None:
             return Qu(needs.price_max * needs.gpus)
         if request.budget is not None:
@@ -299,9 +322,5 @@ class JobService:
         wanted = {name.upper() for name in needs.gpu_models}
         fitting = [group for group in groups if group.key.upper() in wanted] or groups
         if not fitting:
-            raise Invalid(
-                "nothing is on offer yet, so the job has no price",
-                next_step="name the price per GPU-hour (price_max) or a budget",
-                field="price_max",
-            )
+            return None
         return Qu(max(group.price_max for group in fitting) * needs.gpus)

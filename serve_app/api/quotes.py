@@ -12,6 +12,7 @@ from pydantic import Field
 from qubix.bootstrap import Scope
 from qubix.identity.model import Principal
 from qubix.identity.model import Scope as Grant
+from qubix.jobs.model import JobRequest
 from qubix.market.model import DURATION_MAX_S, Needs, NothingMatches
 from qubix.market.ranking import By
 from serve_app.api.gpus import OfferView
@@ -99,14 +100,26 @@ class Choice(OfferView):
     estimate: EstimateView
 
 
+class TermsView(View):
+    """What a job locks while it waits for a machine: `ceiling`, from the highest rate per hour for all its GPUs."""
+
+    rate_max: int
+    ceiling: int
+    duration_max_s: int
+
+
 class PlanView(View):
-    """The quote with its offer and estimate; `quote` is null where nothing fits now, and `unplaceable` says why."""
+    """The quote with its offer and estimate; `quote` is null where nothing fits now, and `unplaceable` says why.
+
+    `waiting` is then what a job would lock all the same; null where nobody offers a GPU and neither price_max nor budget is given.
+    """
 
     quote: QuoteView | None
     offer: OfferView | None
     estimate: EstimateView
     alternatives: list[Choice]
     unplaceable: dict[str, Any] | None = None
+    waiting: TermsView | None = None
 
 
 @router.post("", response_model=PlanView)
@@ -147,13 +160,21 @@ async def _plan(s: Scope, caller: Principal, body: QuoteRequest, needs: Needs, d
         if body.offer_id is not None:
             raise
         why = {"code": nothing.extra.get("reason"), "message": nothing.message, "next_step": nothing.next_step, **nothing.extra}
-        return PlanView(quote=None, offer=None, estimate=EstimateView(), alternatives=[], unplaceable=why)
+        return PlanView(quote=None, offer=None, estimate=EstimateView(), alternatives=[], unplaceable=why, waiting=await _waiting(s, body))
     return PlanView(
         quote=QuoteView.model_validate(quote),
         offer=OfferView.model_validate(await s.market.offer(quote.offer_id)),
         estimate=estimate_of(s, body.kind, body.params, quote.model, quote.price_per_hour, quote.gpus),
         alternatives=alternatives,
     )
+
+
+async def _waiting(s: Scope, body: QuoteRequest) -> TermsView | None:
+    asked = JobRequest(
+        body.kind, needs=needs_of(body.needs), duration_max_s=body.duration_max_s, budget=body.budget, price_max=body.price_max
+    )
+    terms = await s.jobs.terms_while_waiting(asked)
+    return None if terms is None else TermsView.model_validate(terms)
 
 
 @router.get("/{quote_id}")

@@ -62,6 +62,23 @@ async def test_where_nothing_fits_the_quote_says_why_and_what_would_help(world: 
     assert body["unplaceable"]["relaxation"]
 
 
+async def test_what_a_job_would_lock_while_it_waits_is_told_and_then_locked(world: World) -> None:
+    anna = await world.person("anna", funds=100_000)
+    await join(world.resources, gib=8, price=3600)
+    wish = {**MNIST, "needs": {"vram_bytes": 16 << 30}}
+    waiting = (await anna.http.post("/api/quotes", json=wish)).json()["waiting"]
+    assert waiting["ceiling"] == waiting["rate_max"] * waiting["duration_max_s"] // 3600
+    for request in (wish, {**wish, "budget": waiting["ceiling"], "duration_max_s": waiting["duration_max_s"]}):
+        made = (await anna.http.post("/api/jobs/create", json=request)).json()["job"]
+        assert (made["ceiling"], made["rate_max"]) == (waiting["ceiling"], waiting["rate_max"])
+
+
+async def test_where_nobody_offers_a_gpu_a_quote_claims_no_ceiling_unless_a_price_is_named(world: World) -> None:
+    anna = await world.person("anna")
+    assert (await anna.http.post("/api/quotes", json=MNIST)).json()["waiting"] is None
+    assert (await anna.http.post("/api/quotes", json={**MNIST, "budget": 500})).json()["waiting"]["ceiling"] == 500
+
+
 async def test_insufficient_funds_are_402_with_the_missing_amount_and_nothing_is_made(world: World) -> None:
     anna = await world.person("anna", funds=100)
     await join(world.resources, price=3600)

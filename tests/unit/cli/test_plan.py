@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from qubix.cli.output import Output
-from qubix.cli.plan import plan_rows, show_plan
+from qubix.cli.plan import agreed_ceiling, agreed_terms, plan_rows, show_plan
+from qubix.kernel.errors import Invalid
 
 ESTIMATE = {"duration_s": None}
 OFFER: dict[str, Any] = {
@@ -63,3 +64,31 @@ def test_a_plan_that_fits_nowhere_says_why_in_a_sentence(capsys: pytest.CaptureF
         Output(as_json=False), {"quote": None, "offer": None, "unplaceable": {"message": "No offer is left.", "relaxation": relaxation}}
     )
     assert "nothing fits now: No offer is left. Ask for 24 GB of VRAM instead of 48 GB." in capsys.readouterr().out
+
+
+WAITING = {
+    "quote": None,
+    "offer": None,
+    "unplaceable": {"message": "No H100."},
+    "waiting": {"rate_max": 3000, "ceiling": 6000, "duration_max_s": 7200},
+}
+
+
+def test_a_job_that_must_wait_shows_what_it_locks_meanwhile(capsys: pytest.CaptureFixture[str]) -> None:
+    show_plan(Output(as_json=False), WAITING)
+    assert "6 000 QU = highest rate 3 000 QU per hour × 2 h" in capsys.readouterr().out
+    show_plan(Output(as_json=False), WAITING, budget=6000)
+    assert "6 000 QU = the budget" in capsys.readouterr().out
+
+
+def test_what_was_shown_is_what_a_waiting_job_is_sent_with() -> None:
+    assert agreed_ceiling(WAITING) == 6000
+    assert agreed_terms(WAITING, None) == {"budget": 6000, "duration_max_s": 7200}
+    assert agreed_terms(WAITING, 6000) == {}
+    assert agreed_terms({"quote": quote()}, None) == {}
+
+
+def test_a_job_without_any_price_is_not_asked_about_but_refused() -> None:
+    with pytest.raises(Invalid, match="not known what the job would lock") as refused:
+        agreed_ceiling({"quote": None, "waiting": None})
+    assert "--budget" in refused.value.next_step
