@@ -10,7 +10,7 @@ import typer
 from qubix import __version__
 from qubix.cli import account, demo, devnet, doctor, escrow, jobs, migrate, offers, provider, run, up, wallet
 from qubix.cli.client import ApiError
-from qubix.cli.output import ExitCode, JsonFlag, OptionMissing, Output, fail
+from qubix.cli.output import ExitCode, JsonFlag, Output, WrongUsage, fail
 from qubix.cli.supervise import NotStarted, leave_word
 from qubix.kernel.errors import NotFound, QubixError
 
@@ -59,7 +59,7 @@ def _code_of(error: QubixError) -> ExitCode:
             return error.exit_code
         case NotFound():
             return ExitCode.NOT_FOUND
-        case OptionMissing():
+        case WrongUsage():
             return ExitCode.USAGE
         case _:
             return ExitCode.ERROR

@@ -38,7 +38,13 @@ class ExitCode(enum.IntEnum):
     CANCELLED = 103
 
 
-class OptionMissing(Invalid):
+class WrongUsage(Invalid):
+    """The command line itself is wrong: exit code 2."""
+
+    code = "usage"
+
+
+class OptionMissing(WrongUsage):
     """An option is needed, and nobody can be asked for it."""
 
     code = "option_missing"

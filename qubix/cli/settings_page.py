@@ -28,7 +28,7 @@ _DATA_DIR: Final = "`/var/lib/qubix` for root, `~/.local/share/qubix` for anybod
 
 def page() -> str:
     """The whole page."""
-    rows = [f"| `{name}` | {_default(name, field)} | {_meaning(field)} |\n" for name, field in Settings.model_fields.items()]
+    rows = [f"| `{name}` | {_default(name, field)} | {meaning(field)} |\n" for name, field in Settings.model_fields.items()]
     return _TOP + "".join(rows)
 
 
@@ -47,7 +47,8 @@ def _written(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _meaning(field: FieldInfo) -> str:
+def meaning(field: FieldInfo) -> str:
+    """What a setting is for and which values it takes."""
     choices = [str(choice) for choice in get_args(field.annotation) if isinstance(choice, str)]
     return " ".join(part for part in (field.description, f"One of {', '.join(choices)}." if choices else "", _bounds(field)) if part)
 

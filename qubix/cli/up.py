@@ -47,6 +47,10 @@ def up(
     out = Output(as_json)
     folder = (data_dir or runfile.default_data_dir()).resolve()
     settings = dict(_setting(text) for text in setting or [])
+    if settings:
+        from qubix.cli.chosen import check_settings  # the settings tree: heavy, and only read here
+
+        check_settings(settings)
     chosen = port if port is not None else _port_default(host)
     if detach:
         run, key = start_detached(folder, host=host, port=chosen, settings=settings)
