@@ -50,6 +50,12 @@ class OptionMissing(WrongUsage):
     code = "option_missing"
 
 
+class NotAgreed(WrongUsage):
+    """What costs or ends something needs a yes, and nobody can be asked for it."""
+
+    code = "not_agreed"
+
+
 PIPE_WIDTH: Final = 100
 """Columns of a rule where no terminal bounds it; tables and sentences are never wrapped there."""
 _WHOLE_WIDTH: Final = 100_000
@@ -112,12 +118,14 @@ class Output:
             raise typer.Exit(int(code))
 
     def confirm(self, question: str, yes: bool) -> None:
-        """Ask once; with -y or --json it is agreed already. Raises: typer.Exit(ERROR) for a no, or when nobody can be asked."""
-        if yes or self.as_json:
+        """Ask once; with -y it is agreed already.
+
+        Raises: typer.Exit(ERROR) for a no; NotAgreed where nobody can be asked: without a terminal, and with --json.
+        """
+        if yes:
             return
-        if not sys.stdin.isatty():
-            self.aside.print("nobody is here to be asked: pass -y to agree")
-            raise typer.Exit(int(ExitCode.USAGE))
+        if self.as_json or not sys.stdin.isatty():
+            raise NotAgreed(f"nobody is asked here: {question}", next_step="pass -y to agree")
         if not typer.confirm(question, default=True, err=True):
             raise typer.Exit(int(ExitCode.ERROR))
 

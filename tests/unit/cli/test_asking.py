@@ -6,10 +6,12 @@ import json
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
-from qubix.cli import main
+from qubix.cli import main, run
 from qubix.cli.output import OptionMissing, Output, ask
+from tests.unit.cli.platform import client_of
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +61,53 @@ def test_with_json_the_lacking_options_are_one_document(
     assert error["code"] == "option_missing"
     assert options in error["next_step"]
     assert said.err == ""
+
+
+AGREEING = ("cancel 1", "keys revoke 1", "escrow dispute 1 --evidence bad", "escrow resolve 1", "provider leave")
+
+
+@pytest.mark.parametrize("command", AGREEING)
+def test_what_ends_or_costs_something_is_not_agreed_by_asking_for_json(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    assert ended(monkeypatch, *command.split(), "--json") == 2
+    said = capsys.readouterr()
+    error = json.loads(said.out)["error"]
+    assert (error["code"], error["next_step"]) == ("not_agreed", "pass -y to agree")
+    assert said.err == ""
+
+
+@pytest.mark.parametrize("command", AGREEING)
+def test_what_ends_or_costs_something_is_not_agreed_where_nobody_can_be_asked(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
+    assert ended(monkeypatch, *command.split()) == 2
+    assert "pass -y to agree" in capsys.readouterr().err
+
+
+def test_a_yes_beforehand_is_enough_with_json() -> None:
+    Output(as_json=True).confirm("Cancel it?", yes=True)
+
+
+def test_a_run_that_is_not_agreed_to_gives_its_quote_back_and_makes_no_job(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.method} {request.url.path}")
+        if request.method == "DELETE":
+            return httpx.Response(204)
+        return httpx.Response(200, json={"quote": {"id": "q1", "ceiling": 1000}, "offer": None})
+
+    monkeypatch.setattr(run, "connect", lambda: client_of(answer))
+    assert ended(monkeypatch, "run", "mnist", "--json") == 2
+    assert asked == ["POST /api/quotes", "DELETE /api/quotes/q1"]
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "not_agreed"
+    assert "Lock the ceiling of 1 000 QU" in error["detail"]
 
 
 def test_what_is_given_is_not_asked_for() -> None:
