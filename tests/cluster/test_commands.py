@@ -82,7 +82,7 @@ def test_keys_are_made_listed_and_revoked(user: User) -> None:
     made = user.told("keys", "create", "robot")
     assert made["key"].startswith("qk_")
     assert "robot" in {key["name"] for key in user.told("keys")["items"]}
-    user.told("keys", "revoke", made["id"])
+    user.told("keys", "revoke", made["id"], "-y")
     assert "robot" not in {key["name"] for key in user.told("keys")["items"]}
 
 
@@ -100,8 +100,8 @@ def test_a_script_runs_to_its_artefact_and_its_escrow_can_be_disputed(user: User
     assert user.run("logs", "-f", job["id"])[1] == "hello\n"
     [artefact] = user.told("artefacts", job["id"], "--download", "got")["items"]
     assert Path(artefact["path"]).read_text() == "hi"
-    assert user.told("escrow", "dispute", job["id"], "--evidence", "it said hi")["lines"][0]["state"] == "FROZEN"
-    user.told("escrow", "resolve", job["id"], code=102)
+    assert user.told("escrow", "dispute", job["id"], "--evidence", "it said hi", "-y")["lines"][0]["state"] == "FROZEN"
+    user.told("escrow", "resolve", job["id"], "-y", code=102)
 
 
 def test_a_failing_script_exits_100(user: User) -> None:
