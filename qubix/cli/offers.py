@@ -49,7 +49,7 @@ def offers(
         out.show(_group_table(groups, wanted))
         out.finish({"groups": groups}, then=("qubix offers QUERY", "qubix run mnist --gpu MODEL"))
         return
-    out.show(offer_table(items))
+    out.show(offer_table(items, status=everything))
     out.finish(
         {"items": items}, then=("qubix run mnist --offer ID", "qubix offers --group-by gpu", "qubix offers 'vram>=24GB' --sort price")
     )
@@ -78,8 +78,8 @@ def _nothing(out: Output, client: Client, query: str | None, *, everything: bool
     out.finish({member: []}, then=then)
 
 
-def offer_table(items: Iterable[Mapping[str, Any]], chosen: str | None = None) -> Any:
-    """Offers as a table; a tick marks the chosen one."""
+def offer_table(items: Iterable[Mapping[str, Any]], chosen: str | None = None, *, status: bool = False) -> Any:
+    """Offers as a table; a tick marks the chosen one. Args: status, also say which can be rented, and why not the others."""
     rows = [
         (
             "✔" if chosen is not None and str(item.get("id")) == chosen else "",
@@ -92,10 +92,23 @@ def offer_table(items: Iterable[Mapping[str, Any]], chosen: str | None = None) -
             str(item["provider"]),
             _reliability(item.get("reliability")),
             "measured" if item.get("verified") else str(item.get("detected_by") or "declared"),
+            *([_status(item)] if status else []),
         )
         for item in items
     ]
-    columns = ("", "id", "gpu", "vram", "free", "per GPU-hour", "region", "provider", "reliability", "facts")
+    columns = (
+        "",
+        "id",
+        "gpu",
+        "vram",
+        "free",
+        "per GPU-hour",
+        "region",
+        "provider",
+        "reliability",
+        "facts",
+        *(["status"] if status else []),
+    )
     return table("Offers", columns, rows, right=("vram", "free", "per GPU-hour", "reliability"))
 
 
@@ -134,6 +147,10 @@ def _span(group: Mapping[str, Any]) -> str:
 
 def _free(item: Mapping[str, Any]) -> str:
     return f"{item['gpus_free']}/{item['gpus']}"
+
+
+def _status(item: Mapping[str, Any]) -> str:
+    return {"available": "free", "busy": "taken"}.get(item["status"], str(item["status"]).replace("_", " "))
 
 
 def _reliability(value: float | None) -> str:
