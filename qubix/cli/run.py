@@ -98,8 +98,16 @@ def run(
             return
     out.show(f"[bold]{ended['state']}[/bold] {plain(ended['reason_detail'] or ended['reason'] or '')}")
     out.show(attempts_table(ended), receipt_table(ended))
-    then = (f"qubix artefacts {job_id} --download .", f"qubix show {job_id}", "qubix wallet")
-    out.finish(ended, then=then, code=job_code(ended["state"]))
+    out.finish(ended, then=next_after_end(ended), code=job_code(ended["state"]))
+
+
+def next_after_end(job: Mapping[str, Any]) -> tuple[str, ...]:
+    """The useful commands after a job's end: the results of what is done, the log of what failed; without an attempt there is neither."""
+    job_id = job["id"]
+    rest = (f"qubix show {job_id}", "qubix wallet")
+    if not job["attempts"]:
+        return rest
+    return (f"qubix logs {job_id}" if job["state"] == "FAILED" else f"qubix artefacts {job_id} --download .", *rest)
 
 
 def read_request(target: str, params: Mapping[str, str], needs: Mapping[str, Any]) -> Request:

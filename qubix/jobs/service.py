@@ -193,7 +193,7 @@ class JobService:
         if job.state is JobState.CANCELLED or (job.cancel_requested_at is not None and not job.state.final):
             return job
         if job.state.final:
-            raise WrongStep(f"the job has ended already: {job.state}", next_step="see its receipt: qubix show")
+            raise WrongStep(f"the job has ended already: {job.state}", next_step=f"see its receipt: qubix show {job_id}")
         if live_node != locked_node and live_node is not None:
             raise Unavailable("the job was being assigned at this moment", next_step="cancel again")
         await self._store.request_cancel(job_id, live_node)

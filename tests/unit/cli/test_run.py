@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 from qubix.cli.offers import grouped
 from qubix.cli.quantities import duration_s, pairs, size_bytes, spoken
-from qubix.cli.run import packed, read_request
+from qubix.cli.run import next_after_end, packed, read_request
 from qubix.kernel.errors import Invalid
+from tests.unit.cli.platform import JOB_ID, attempt, job
 
 
 @pytest.mark.parametrize(
@@ -110,3 +112,15 @@ def test_offers_group_by_gpu_with_their_span_of_prices() -> None:
         {"gpu": "RTX_4090", "offers": 2, "free": 3, "price_min": 80, "price_max": 100},
     ]
     assert len(grouped(items, ["gpu", "provider"])) == 3
+
+
+@pytest.mark.parametrize(
+    ("ended", "first"),
+    [
+        (job("FAILED", attempt(1, "atlas", "FAILED")), f"qubix logs {JOB_ID}"),
+        (job("COMPLETED", attempt(1, "atlas", "SUCCEEDED")), f"qubix artefacts {JOB_ID} --download ."),
+        (job("FAILED"), f"qubix show {JOB_ID}"),
+    ],
+)
+def test_after_its_end_a_job_leads_first_to_what_there_is_to_see(ended: dict[str, Any], first: str) -> None:
+    assert next_after_end(ended)[0] == first
