@@ -308,8 +308,9 @@ async def test_an_ended_job_cannot_be_cancelled(world: World) -> None:
     await world.node.finished(attempt)
     await world.control.step()
     async with scope(world.resources) as s:
-        with pytest.raises(Conflict):
+        with pytest.raises(Conflict) as refused:
             await s.jobs.cancel(world.user, job.id)
+    assert refused.value.next_step == f"see its receipt: qubix show {job.id}"
 
 
 async def test_p_b40_the_end_of_a_job_is_told_exactly_once(world: World) -> None:
