@@ -183,14 +183,21 @@ def leave(node: NodeOption = None, home: HomeOption = None, yes: YesFlag = False
     out = Output(as_json)
     folder = (home or default_home()).resolve()
     out.confirm("Leave the market with this machine?", yes)
-    with connect() as client:
-        node_id = node_of(client, node, folder)
-        client.post(f"/api/nodes/{node_id}/leave")
     run = runfile.read(folder)
-    stopped = run is not None and run.live and run.facts.get("node_id") == node_id and run.supervisor is not None
+    here = run.facts.get("node_id") if run is not None and run.live and run.supervisor is not None else None
+    with connect() as client:
+        nodes = client.get("/api/providers/me")["nodes"]
+        if node is None and any(known["id"] == here and known["state"] == "left" for known in nodes):
+            node_id = str(here)  # it has left the market already; what runs here is still to be ended
+        else:
+            node_id = node_of(client, node, folder)
+            client.post(f"/api/nodes/{node_id}/leave")
+    stopped = run is not None and run.supervisor is not None and here == node_id
     if stopped and run is not None and run.supervisor is not None:
         end([run.supervisor], grace_s=STOP_TIMEOUT_S)
     out.show("left; earnings stay")
+    if not stopped:
+        out.show("its processes run on where they were started: end them there with Ctrl-C, or qubix provider leave --home FOLDER")
     out.finish({"left": node_id, "stopped": stopped}, then=("qubix wallet", "qubix provider join"))
 
 

@@ -153,6 +153,10 @@ def test_a_provider_changes_its_price_pauses_and_drains(user: User) -> None:
 
 
 def test_leaving_ends_the_node_and_keeps_the_earnings(user: User) -> None:
+    name = user.told("provider", "status")["nodes"][0]["name"]
+    assert not user.told("provider", "leave", "-y", "--node", name, "--home", str(user.folder / "elsewhere"))["stopped"]
+    # It has left the market; the machine itself can still be ended by the same command.
     assert user.told("provider", "leave", "-y", "--home", str(user.folder / "node"))["stopped"]
+    assert runfile.read(user.folder / "node") is None
     assert user.told("offers", "--all")["items"] == []
     assert user.told("wallet")["wallets"][0]["pending_earnings"] > 0
