@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from qubix.kernel.errors import Unavailable
 
 _INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "TZ", "VIRTUAL_ENV", "SSL_CERT_FILE")
 _RECORD_INTERVAL_S = 3.0
+_PORTS = range(20_000, 30_000)
 
 
 class RayStartFailed(Unavailable):
@@ -44,12 +46,21 @@ class Member:
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different TCP ports that were free on all interfaces a moment ago."""
+    """`count` different TCP ports that were free on all interfaces a moment ago.
+
+    They lie below the range from which the kernel takes ports for outgoing connections (32768 up by default): what is bound
+    only seconds later, as HAProxy is, would find one of those taken.
+    """
     held: list[socket.socket] = []
     try:
-        for _ in range(count):
+        for port in random.sample(_PORTS, len(_PORTS)):
+            if len(held) == count:
+                break
             held.append(socket.socket())
-            held[-1].bind(("", 0))
+            try:
+                held[-1].bind(("", port))
+            except OSError:
+                held.pop().close()
         return [s.getsockname()[1] for s in held]
     finally:
         for s in held:
