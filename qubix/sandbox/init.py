@@ -95,12 +95,16 @@ def main() -> None:
     if os.read(go, 1) != b"g":
         os._exit(125)
     os.close(go)
+    # A SIGTERM that comes before this process can pass it on must wait: without a handler, process 1 never gets it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         keep_only(control)
         return run(entry, folders)
     os.close(control)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     # The job may signal this process too: its end must then read as the job's own doing.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, lambda *_: over(signal.SIGALRM, status))
