@@ -5,6 +5,7 @@
 
 Events come in order of position, each once per connection; `live` messages (metrics, progress, log lines) may be dropped for
 newer ones when the client is slow. A client that falls too far behind is closed (4408) and resumes from its last position.
+`subscribed` comes when everything behind `from_position` has been sent.
 """
 
 from __future__ import annotations
@@ -185,11 +186,12 @@ class Client:
         except Resync as gap:
             position = gap.position
             self._say({"t": "resync", "topics": [topic.shown for topic in topics], "position": position})
-        self._say({"t": "subscribed", "topics": [topic.shown for topic in topics], "position": position})
         for topic in topics:
             self._web.hub.attach(self._outlet, topic.name, topic.shown)
             self._topics.add(topic)
-        await self._web.feed.follow(self._outlet, topics, position)
+        position = await self._web.feed.follow(self._outlet, topics, position)
+        # Said last: until then the position of another topic's event says nothing about these.
+        self._say({"t": "subscribed", "topics": [topic.shown for topic in topics], "position": position})
         for topic in topics:
             for sample in await self._web.hub.recent(topic.name):
                 self._outlet.offer_volatile(live_hub.encode(sample, topic.shown), f"{topic.name}/{sample.subject}")

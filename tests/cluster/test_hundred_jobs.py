@@ -62,20 +62,23 @@ class Watcher:
         self._topics = list(topics)
         self._position: int | None = None
         self._lock = threading.Lock()
+        self._subscribed = threading.Event()
         self._socket: ClientConnection
         self._open()
 
     def _open(self) -> None:
-        ready = threading.Event()
-        self._thread = threading.Thread(target=self._serve, args=(ready,))
+        self._subscribed.clear()
+        self._thread = threading.Thread(target=self._serve)
         self._thread.start()
-        assert ready.wait(10), "the WebSocket did not open"
+        assert self._subscribed.wait(10), "the WebSocket did not open"
 
-    def follow(self, topic: str, position: int) -> None:
-        """One more topic, from behind `position`."""
+    def follow(self, *topics: str) -> None:
+        """More topics, from their first event; returns when all their past has come, for only then may it be resumed from the last position."""
         with self._lock:
-            self._topics.append(topic)
-            self._socket.send(json.dumps({"t": "subscribe", "topics": [topic], "from_position": position}))
+            self._topics += topics
+            self._subscribed.clear()
+            self._socket.send(json.dumps({"t": "subscribe", "topics": topics, "from_position": 0}))
+            assert self._subscribed.wait(10), f"no answer for {topics}"
 
     def interrupt(self) -> None:
         """Lose the connection, come back, resume from the last position."""
@@ -90,16 +93,17 @@ class Watcher:
         self._socket.close()
         self._thread.join()
 
-    def _serve(self, ready: threading.Event) -> None:
+    def _serve(self) -> None:
         with connect(self._address, additional_headers=self._headers, max_size=None) as socket:
             self._socket = socket
             socket.send(json.dumps({"t": "subscribe", "topics": self._topics, "from_position": self._position}))
-            ready.set()
             with contextlib.suppress(ConnectionClosed):
                 for text in socket:
                     message = json.loads(text)
                     if message["t"] == "event":
                         self._position = message["position"]
+                    elif message["t"] == "subscribed":
+                        self._subscribed.set()
                     self.seen.messages.append((time.time(), message))
 
 
@@ -143,8 +147,7 @@ def hundred(whole: Whole) -> Runs:
             while waiting and len(under_way) < AT_ONCE:
                 arguments = waiting.pop()
                 job_id = consumer.run(SCRIPT, " ".join(map(str, arguments)), budget=100_000)
-                watchers[len(waiting) // TOPICS_EACH].follow(f"job:{job_id}", 0)
-                watchers[len(waiting) // TOPICS_EACH].follow(f"escrow:{job_id}", 0)
+                watchers[len(waiting) // TOPICS_EACH].follow(f"job:{job_id}", f"escrow:{job_id}")
                 under_way[job_id] = arguments
             for job_id in list(under_way):
                 job = consumer.job(job_id)
