@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -15,21 +15,7 @@ from qubix.kernel.clock import SystemClock
 from tests.integration.chains.devnet_process import Devnet, Person
 
 PAYER, PAYEE, OTHER = Person(800), Person(801), Person(802)
-
-
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
-    made = Devnet(tmp_path_factory.mktemp("devnet"))
-    made.fund(PAYER, 1_000_000)
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def devnet(process: Devnet) -> Devnet:
-    process.order("/faults/clear")
-    process.order("/archive", lag=3)
-    return process
+FUNDED = (PAYER,)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -37,24 +37,9 @@ from qubix.treasury.sending import (
 from tests.integration.chains.devnet_process import Devnet, Person
 
 HOUSE, PAYEE, PAYER = Person(900), Person(901), Person(902)
+FUNDED = (HOUSE, PAYER)
 PAST = 30
 """Enough steps to bring a payment's tick, three more, and the archive's lag behind us."""
-
-
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
-    made = Devnet(tmp_path_factory.mktemp("devnet"))
-    for person in (HOUSE, PAYER):
-        made.fund(person, 1_000_000)
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def devnet(process: Devnet) -> Devnet:
-    process.order("/faults/clear")
-    process.order("/archive", lag=3)
-    return process
 
 
 @pytest.fixture

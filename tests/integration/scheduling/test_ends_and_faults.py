@@ -14,9 +14,7 @@ from qubix.postgres import outbox
 from tests.conftest import Database
 from tests.fakes.nodes import person
 from tests.fakes.voices import age, consumer, controller, look, posted, problems, submit, voice
-from tests.integration.scheduling.test_attempts_and_leases import World, world
-
-__all__ = ["world"]
+from tests.integration.scheduling.conftest import World
 
 
 async def receipt_of(world: World, job: Job) -> Receipt:

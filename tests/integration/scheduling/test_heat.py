@@ -8,10 +8,9 @@ from qubix.agent.protocol import Exit, Metrics
 from qubix.jobs.model import AttemptState, Fault, JobState
 from tests.fakes.nodes import sample
 from tests.fakes.voices import look, voice
-from tests.integration.scheduling.test_attempts_and_leases import World, world
+from tests.integration.scheduling.conftest import World
 
 pytestmark = pytest.mark.postgres
-__all__ = ["world"]
 
 
 async def measured(world: World, celsius: float) -> None:
