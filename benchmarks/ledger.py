@@ -48,8 +48,10 @@ LANES = 1
 _USERS = """
 INSERT INTO users (id, email) SELECT gen_random_uuid(), 'bench' || n || '@example.org' FROM generate_series(1, :users) n;
 SELECT open_wallets(id) FROM users;
-SELECT deposit(array_agg(md5(id::text)), array_agg(0), array_agg(1::smallint), array_agg(1000000000000), array_agg(id), array_agg('bench'::text),
-               array_agg(1::bigint), array_agg('bench'::text)) FROM users;
+INSERT INTO chain_addresses (identity, purpose, user_id, given_at)
+SELECT rpad(translate(id::text, '0123456789abcdef-', 'ABCDEFGHIJKLMNOP'), 60, 'Z'), 'user', id, now() FROM users;
+SELECT deposit(array_agg(md5(identity)), array_agg(0), array_agg(1::smallint), array_agg(1000000000000), array_agg(identity), array_agg(1::bigint),
+               array_agg('bench'::text), array_agg('bench'::text)) FROM chain_addresses;
 """
 _ESCROWS = """
 WITH fresh AS (
@@ -122,6 +124,7 @@ class Bench:
         self.seconds = seconds
         self.figures = Figures()
         self.users: list[UUID] = []
+        self.addresses: list[str] = []
         self.web = make_engine(server.url("qubix_web"), pool_size=8)
         self.controller = make_engine(server.url("qubix_controller"), pool_size=8)
         self.treasury = make_engine(server.url("qubix_treasury"), pool_size=2)
@@ -135,6 +138,7 @@ class Bench:
             for statement in filter(str.strip, _USERS.split(";")):
                 await connection.execute(sa.text(statement), {"users": USERS} if ":users" in statement else {})
             self.users = list(await connection.scalars(sa.text("SELECT id FROM users")))
+            self.addresses = list(await connection.scalars(sa.text("SELECT identity FROM chain_addresses")))
             await connection.execute(sa.text("ANALYZE"))
         async with owner.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -173,8 +177,8 @@ class Bench:
         for connection in connections:
             await connection.close()
 
-    async def batch(self, case: str, payees: Sequence[UUID], *, lanes_n: int = LANES) -> None:
-        """Deposits through the lanes, 32 callers, to wallets drawn from `payees`."""
+    async def batch(self, case: str, payees: Sequence[str], *, lanes_n: int = LANES) -> None:
+        """Deposits through the lanes, 32 callers, to addresses drawn from `payees`."""
         connections = [await self._connect(self.treasury, autocommit=True) for _ in range(lanes_n)]
         stores = [TreasuryStore(connection) for connection in connections]
         run = new_id().hex
@@ -192,7 +196,7 @@ class Bench:
         async def act(_client: int) -> None:
             nonlocal count
             count += 1
-            code = await lanes.submit(Deposit(f"{run}{count}", 0, Asset.QUBIC, Qu(1), random.choice(payees), "bench", count, "bench"))
+            code = await lanes.submit(Deposit(f"{run}{count}", 0, Asset.QUBIC, Qu(1), random.choice(payees), count, "bench", "bench"))
             assert code is Code.DONE, code
 
         self.figures.add(case, *await closed_loop(32, self.seconds, act))
@@ -257,7 +261,7 @@ class Bench:
         await self.single("single in a scope", in_scope=True)
         await self.settlement("settlement")
         await self.tpcb(32)
-        cases = [("batch uniform", self.users), ("batch hot", self.users[:1])]
+        cases = [("batch uniform", self.addresses), ("batch hot", self.addresses[:1])]
         for case, payees in reversed(cases) if hot_first else cases:
             await self.settle_down()
             await self.batch(case, payees)

@@ -79,6 +79,7 @@ CREATE FUNCTION public.cost(p_tx_id text, p_asset smallint, p_amount bigint, p_a
 DECLARE row_id uuid := chain_row_id('cost', p_asset, p_tx_id, 0); code integer;
 BEGIN
   IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN -7; END IF;
+  IF NOT EXISTS (SELECT 1 FROM payments p WHERE (p.tx_id, p.fee, p.source, p.tick) = (p_tx_id, p_amount, p_address, p_tick) AND p.state <> 'DEAD') THEN RETURN -9; END IF;
   code := move(transfer_id(row_id, 'fee'), 'cost', row_id, platform_account('house', p_asset), platform_account('chain', p_asset), p_asset, p_amount);
   IF code = 0 THEN
     INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, tick, archived_at, second_proof)
@@ -95,7 +96,7 @@ BEGIN
   WHERE id = NEW.provider_id;
   RETURN NULL;
 END $$;
-CREATE FUNCTION public.deposit(p_tx_ids text[], p_indexes integer[], p_assets smallint[], p_amounts bigint[], p_owners uuid[], p_addresses text[], p_ticks bigint[], p_proofs text[]) RETURNS integer[]
+CREATE FUNCTION public.deposit(p_tx_ids text[], p_indexes integer[], p_assets smallint[], p_amounts bigint[], p_addresses text[], p_ticks bigint[], p_proofs text[], p_payers text[]) RETURNS integer[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -107,20 +108,23 @@ DECLARE ids uuid[]; targets bigint[]; chains bigint[]; codes integer[];
 BEGIN
   IF coalesce(cardinality(p_tx_ids), 0) = 0 THEN RETURN '{}'; END IF;
   IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN array_fill(-7, ARRAY[cardinality(p_tx_ids)]); END IF;
-  SELECT array_agg(chain_row_id('deposit', i.asset, i.tx_id, i.index) ORDER BY i.n), array_agg(coalesce(w.id, p.suspense) ORDER BY i.n),
+  SELECT array_agg(chain_row_id('deposit', i.asset, i.tx_id, i.index) ORDER BY i.n), array_agg(CASE a.purpose WHEN 'house' THEN p.house ELSE coalesce(w.id, p.suspense) END ORDER BY i.n),
          array_agg(p.chain ORDER BY i.n)
   INTO ids, targets, chains
-  FROM unnest(p_tx_ids, p_indexes, p_assets, p_owners) WITH ORDINALITY AS i (tx_id, index, asset, owner_id, n)
-  LEFT JOIN LATERAL (SELECT id FROM accounts a WHERE a.owner_id = i.owner_id AND a.asset = i.asset AND a.kind = 'wallet') w ON true
-  LEFT JOIN (SELECT s.asset, s.id AS suspense, c.id AS chain FROM accounts s JOIN accounts c ON c.asset = s.asset AND c.kind = 'chain' AND c.owner_id IS NULL
+  FROM unnest(p_tx_ids, p_indexes, p_assets, p_addresses) WITH ORDINALITY AS i (tx_id, index, asset, address, n)
+  LEFT JOIN chain_addresses a ON a.identity = i.address
+  LEFT JOIN LATERAL (SELECT id FROM accounts w WHERE w.owner_id = a.user_id AND w.asset = i.asset AND w.kind = 'wallet') w ON true
+  LEFT JOIN (SELECT s.asset, s.id AS suspense, h.id AS house, c.id AS chain FROM accounts s
+             JOIN accounts c ON c.asset = s.asset AND c.kind = 'chain' AND c.owner_id IS NULL
+             JOIN accounts h ON h.asset = s.asset AND h.kind = 'house' AND h.owner_id IS NULL
              WHERE s.kind = 'suspense' AND s.owner_id IS NULL) p ON p.asset = i.asset;
   PERFORM 1 FROM accounts WHERE id = ANY(targets || chains) ORDER BY id FOR NO KEY UPDATE;
   codes := deposit_codes(ids, p_assets, p_amounts, p_addresses, targets);
   IF array_position(codes, 0) IS NULL THEN RETURN codes; END IF;
-  INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, tick, archived_at, second_proof)
-  SELECT i.id, 'deposit', i.tx_id, i.index, i.asset, i.amount, i.address, i.tick, clock_timestamp(), i.proof
-  FROM unnest(codes, ids, p_tx_ids, p_indexes, p_assets, p_amounts, p_addresses, p_ticks, p_proofs)
-    AS i (code, id, tx_id, index, asset, amount, address, tick, proof) WHERE i.code = 0;
+  INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, counterparty, tick, archived_at, second_proof)
+  SELECT i.id, 'deposit', i.tx_id, i.index, i.asset, i.amount, i.address, i.payer, i.tick, clock_timestamp(), i.proof
+  FROM unnest(codes, ids, p_tx_ids, p_indexes, p_assets, p_amounts, p_addresses, p_ticks, p_proofs, p_payers)
+    AS i (code, id, tx_id, index, asset, amount, address, tick, proof, payer) WHERE i.code = 0;
   PERFORM post_batch(array_agg(transfer_id(i.id, 'deposit')), array_agg('deposit'::text), array_agg(i.id), array_agg(i.chain), array_agg(i.target),
                      array_agg(i.amount), '{}'::bigint[])
   FROM unnest(codes, ids, chains, targets, p_amounts) AS i (code, id, chain, target, amount) WHERE code = 0;
@@ -246,6 +250,21 @@ BEGIN
     ELSE UPDATE escrows SET funded = funded + p_amount WHERE id = p_escrow; END IF;
   END IF;
   RETURN code;
+END $$;
+CREATE FUNCTION public.give_address(p_user uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE found text;
+BEGIN
+  IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN NULL; END IF;
+  PERFORM 1 FROM users WHERE id = p_user FOR NO KEY UPDATE;
+  SELECT identity INTO found FROM chain_addresses WHERE user_id = p_user;
+  IF found IS NOT NULL THEN RETURN found; END IF;
+  UPDATE chain_addresses SET user_id = p_user, given_at = clock_timestamp()
+  WHERE identity = (SELECT identity FROM chain_addresses WHERE purpose = 'user' AND user_id IS NULL ORDER BY made_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+  RETURNING identity INTO found;
+  RETURN found;
 END $$;
 CREATE FUNCTION public.issue_join_token(p_provider uuid, OUT token text, OUT expires_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -448,6 +467,39 @@ BEGIN
   INSERT INTO accounts (asset, kind, owner_id) SELECT id, 'wallet', p_user FROM assets ORDER BY id
   ON CONFLICT (owner_id, asset) WHERE kind = 'wallet' DO NOTHING;
   RETURN CASE WHEN FOUND THEN 0 ELSE 1 END;
+END $$;
+CREATE FUNCTION public.payment_ended(p_id uuid, p_paid boolean, p_proof text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE p payments;
+BEGIN
+  IF p_paid IS NULL OR coalesce(p_proof, '') = '' THEN RETURN -5; END IF;
+  PERFORM 1 FROM holds WHERE id IN (SELECT hold_id FROM payment_holds WHERE payment_id = p_id) ORDER BY id FOR NO KEY UPDATE;
+  SELECT * INTO p FROM payments WHERE id = p_id FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN -2; END IF;
+  IF p.ended_at IS NOT NULL THEN RETURN CASE WHEN (p.state = 'PAID') = p_paid THEN 1 ELSE -1 END; END IF;
+  IF p_paid AND p.kind = 'payout' THEN
+    IF EXISTS (SELECT 1 FROM payment_holds l JOIN holds h ON h.id = l.hold_id WHERE l.payment_id = p_id AND (h.state, h.evidence) IS DISTINCT FROM ('CAPTURED', 'tx ' || p.tx_id))
+       OR p.fee > 0 AND NOT EXISTS (SELECT 1 FROM chain_rows WHERE id = chain_row_id('cost', 1::smallint, p.tx_id, 0)) THEN RETURN -4; END IF;
+  ELSIF p_paid THEN
+    INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, counterparty, tick, archived_at, second_proof)
+    VALUES (chain_row_id('sweep', 1::smallint, p.tx_id, 0), 'sweep', p.tx_id, 0, 1, -p.amount, p.source, p.destination, p.tick, clock_timestamp(), p_proof),
+           (chain_row_id('sweep', 1::smallint, p.tx_id, 1), 'sweep', p.tx_id, 1, 1, p.amount, p.destination, p.source, p.tick, clock_timestamp(), p_proof);
+  ELSE
+    IF EXISTS (SELECT 1 FROM payment_holds l JOIN holds h ON h.id = l.hold_id WHERE l.payment_id = p_id AND h.state <> 'OPEN') THEN RETURN -4; END IF;
+    UPDATE payment_holds SET live = false WHERE payment_id = p_id;
+  END IF;
+  UPDATE payments SET state = CASE WHEN p_paid THEN 'PAID' ELSE 'DEAD' END, reason = p_proof, ended_at = clock_timestamp() WHERE id = p_id;
+  RETURN 0;
+END $$;
+CREATE FUNCTION public.payment_unknown(p_id uuid, p_reason text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+  UPDATE payments SET state = 'UNKNOWN', reason = p_reason WHERE id = p_id AND ended_at IS NULL;
+  RETURN CASE WHEN FOUND THEN 0 WHEN EXISTS (SELECT 1 FROM payments WHERE id = p_id) THEN -4 ELSE -2 END;
 END $$;
 CREATE FUNCTION public.platform_account(p_kind text, p_asset smallint) RETURNS bigint
     LANGUAGE sql STABLE
@@ -677,6 +729,49 @@ CREATE FUNCTION public.share_of(p_total bigint, p_before numeric, p_weight bigin
     AS $$
   SELECT CASE WHEN p_sum = 0 THEN 0 ELSE (div(p_total * (p_before + p_weight), p_sum) - div(p_total * p_before, p_sum))::bigint END
 $$;
+CREATE FUNCTION public.sign_payout(p_id uuid, p_source text, p_destination text, p_amount bigint, p_fee bigint, p_tick bigint, p_input_type integer, p_payload bytea, p_encoded bytea, p_tx_id text, p_before_transfers bigint, p_before_amount bigint, p_holds uuid[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE n integer; total numeric; alone text;
+BEGIN
+  IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN -7; END IF;
+  IF coalesce(cardinality(p_holds), 0) NOT BETWEEN 1 AND 25 THEN RETURN -5; END IF;
+  IF EXISTS (SELECT 1 FROM payments WHERE id = p_id) THEN
+    RETURN CASE WHEN (SELECT tx_id FROM payments WHERE id = p_id) = p_tx_id THEN 1 ELSE -1 END;
+  END IF;
+  PERFORM 1 FROM holds WHERE id = ANY(p_holds) ORDER BY id FOR NO KEY UPDATE;
+  SELECT count(*), sum(amount), min(address) INTO n, total, alone FROM payable_holds WHERE id = ANY(p_holds);
+  IF n <> cardinality(p_holds) OR NOT EXISTS (SELECT 1 FROM chain_addresses WHERE identity = p_source AND purpose = 'hot') THEN RETURN -4; END IF;
+  IF total + p_fee IS DISTINCT FROM p_amount THEN RETURN -5; END IF;
+  IF p_input_type = 0 AND (n <> 1 OR p_fee <> 0 OR p_destination <> alone) THEN RETURN -5; END IF;
+  IF EXISTS (
+      SELECT 1 FROM (SELECT h.*, sum(amount) OVER (PARTITION BY account_id) AS user_now, sum(amount) OVER () AS wallet_now FROM payable_holds h WHERE id = ANY(p_holds)) b
+      CROSS JOIN signer_limits m
+      WHERE b.halted OR NOT b.approved AND (b.amount > m.payment_max OR b.user_day + b.user_now > m.user_day_max OR b.wallet_day + b.wallet_now > m.wallet_day_max))
+  THEN RETURN -9; END IF;
+  INSERT INTO payments (id, kind, source, destination, amount, fee, tick, input_type, payload, encoded, tx_id, before_transfers, before_amount)
+  VALUES (p_id, 'payout', p_source, p_destination, p_amount, p_fee, p_tick, p_input_type, p_payload, p_encoded, p_tx_id, p_before_transfers, p_before_amount);
+  INSERT INTO payment_holds (payment_id, place, hold_id) SELECT p_id, u.place - 1, u.id FROM unnest(p_holds) WITH ORDINALITY AS u (id, place);
+  RETURN 0;
+END $$;
+CREATE FUNCTION public.sign_sweep(p_id uuid, p_source text, p_destination text, p_amount bigint, p_tick bigint, p_encoded bytea, p_tx_id text, p_before_transfers bigint, p_before_amount bigint) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+  IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN -7; END IF;
+  IF EXISTS (SELECT 1 FROM payments WHERE id = p_id) THEN
+    RETURN CASE WHEN (SELECT tx_id FROM payments WHERE id = p_id) = p_tx_id THEN 1 ELSE -1 END;
+  END IF;
+  IF NOT EXISTS (SELECT 1 FROM chain_addresses WHERE identity = p_source AND purpose <> 'hot')
+     OR NOT EXISTS (SELECT 1 FROM chain_addresses WHERE identity = p_destination AND purpose = 'hot') THEN RETURN -4; END IF;
+  IF EXISTS (SELECT 1 FROM payout_halts WHERE subject IN ('*', p_source)) THEN RETURN -9; END IF;
+  IF p_amount IS NULL OR p_amount <= 0 OR p_amount > (SELECT coalesce(sum(amount), 0) FROM chain_rows WHERE address = p_source) THEN RETURN -5; END IF;
+  INSERT INTO payments (id, kind, source, destination, amount, fee, tick, input_type, payload, encoded, tx_id, before_transfers, before_amount)
+  VALUES (p_id, 'sweep', p_source, p_destination, p_amount, 0, p_tick, 0, '', p_encoded, p_tx_id, p_before_transfers, p_before_amount);
+  RETURN 0;
+END $$;
 CREATE FUNCTION public.transfer_id(p_subject uuid, p_step text) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
@@ -701,6 +796,7 @@ BEGIN
     RETURN CASE WHEN (known.account_id, known.amount, known.address) = (wallet.id, p_amount, p_address) THEN 1 ELSE -1 END;
   END IF;
   IF p_amount IS NULL OR p_amount <= 0 OR coalesce(p_address, '') = '' THEN RETURN -5; END IF;
+  IF EXISTS (SELECT 1 FROM chain_addresses WHERE identity = p_address) THEN RETURN -9; END IF;
   IF wallet.posted - wallet.held < p_amount THEN RETURN -3; END IF;
   INSERT INTO holds (id, account_id, asset, amount, address) VALUES (p_hold, wallet.id, p_asset, p_amount, p_address);
   UPDATE accounts SET held = held + p_amount WHERE id = wallet.id;
@@ -710,7 +806,7 @@ CREATE FUNCTION public.withdrawn(p_hold uuid, p_captured boolean, p_tx_id text, 
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
-DECLARE h holds; said text := CASE WHEN p_captured THEN 'tx ' || p_tx_id ELSE p_proof END; code integer;
+DECLARE h holds; paid record; said text := CASE WHEN p_captured THEN 'tx ' || p_tx_id ELSE p_proof END; code integer;
 BEGIN
   IF p_captured IS NULL OR coalesce(p_proof, '') = '' OR said IS NULL THEN RETURN -5; END IF;
   SELECT * INTO h FROM holds WHERE id = p_hold FOR NO KEY UPDATE;
@@ -718,12 +814,16 @@ BEGIN
   IF h.state <> 'OPEN' THEN
     RETURN CASE WHEN (h.state = 'CAPTURED') = p_captured AND (NOT p_captured OR h.evidence = said) THEN 1 ELSE -1 END;
   END IF;
+  SELECT p.tx_id, p.tick, p.source, l.place INTO paid FROM payment_holds l JOIN payments p ON p.id = l.payment_id WHERE l.hold_id = p_hold AND l.live;
   IF p_captured THEN
+    IF paid IS NULL OR (paid.tx_id, paid.tick) IS DISTINCT FROM (p_tx_id, p_tick) THEN RETURN -9; END IF;
     code := move(transfer_id(p_hold, 'end'), 'withdrawal', p_hold, h.account_id, platform_account('chain', h.asset), h.asset, h.amount, h.amount);
     IF code <> 0 THEN RAISE EXCEPTION 'ledger: capture of % answered %', p_hold, code USING ERRCODE = 'integrity_constraint_violation'; END IF;
-    INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, tick, archived_at, second_proof)
-    VALUES (chain_row_id('withdrawal', h.asset, p_tx_id, 0), 'withdrawal', p_tx_id, 0, h.asset, -h.amount, h.address, p_tick, clock_timestamp(), p_proof);
+    INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, counterparty, tick, archived_at, second_proof)
+    VALUES (chain_row_id('withdrawal', h.asset, p_tx_id, paid.place), 'withdrawal', p_tx_id, paid.place, h.asset, -h.amount, paid.source, h.address, p_tick,
+            clock_timestamp(), p_proof);
   ELSE
+    IF paid IS NOT NULL THEN RETURN -4; END IF;
     UPDATE accounts SET held = held - h.amount WHERE id = h.account_id;
   END IF;
   UPDATE holds SET state = CASE WHEN p_captured THEN 'CAPTURED' ELSE 'VOIDED' END, evidence = said, ended_at = clock_timestamp() WHERE id = p_hold;
@@ -834,6 +934,19 @@ CREATE TABLE public.blobs (
     CONSTRAINT blobs_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text)),
     CONSTRAINT blobs_size_check CHECK ((size >= 0))
 );
+CREATE TABLE public.chain_addresses (
+    identity text NOT NULL,
+    purpose text NOT NULL,
+    user_id uuid,
+    made_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    given_at timestamp with time zone,
+    CONSTRAINT chain_addresses_given_check CHECK (((user_id IS NULL) = (given_at IS NULL))),
+    CONSTRAINT chain_addresses_identity_check CHECK ((identity ~ '^[A-Z]{60}$'::text)),
+    CONSTRAINT chain_addresses_owned_check CHECK (((purpose = 'user'::text) OR (user_id IS NULL))),
+    CONSTRAINT chain_addresses_purpose_check CHECK ((purpose = ANY (ARRAY['user'::text, 'hot'::text, 'house'::text])))
+);
+COMMENT ON COLUMN public.chain_addresses.purpose IS 'hot pays out; house takes the operator''s float; user: one user''s deposits';
+COMMENT ON COLUMN public.chain_addresses.user_id IS 'whose deposits these are; NULL: not given to anybody yet';
 CREATE TABLE public.chain_rows (
     id uuid NOT NULL,
     kind text NOT NULL,
@@ -842,6 +955,7 @@ CREATE TABLE public.chain_rows (
     asset smallint NOT NULL,
     amount bigint NOT NULL,
     address text NOT NULL,
+    counterparty text,
     tick bigint NOT NULL,
     archived_at timestamp with time zone NOT NULL,
     second_proof text NOT NULL,
@@ -849,15 +963,36 @@ CREATE TABLE public.chain_rows (
     CONSTRAINT chain_rows_amount_check CHECK (
 CASE kind
     WHEN 'deposit'::text THEN (amount > 0)
+    WHEN 'sweep'::text THEN (amount <> 0)
     ELSE (amount < 0)
 END),
-    CONSTRAINT chain_rows_kind_check CHECK ((kind = ANY (ARRAY['deposit'::text, 'withdrawal'::text, 'cost'::text]))),
+    CONSTRAINT chain_rows_kind_check CHECK ((kind = ANY (ARRAY['deposit'::text, 'withdrawal'::text, 'cost'::text, 'sweep'::text]))),
     CONSTRAINT chain_rows_proved_check CHECK ((((length(tx_id) >= 1) AND (length(tx_id) <= 200)) AND (index >= 0) AND (tick >= 0) AND (length(second_proof) > 0)))
 );
 COMMENT ON COLUMN public.chain_rows.id IS 'also the subject of the transfer that goes with it';
-COMMENT ON COLUMN public.chain_rows.amount IS 'what it did to the money that we hold on the chain';
+COMMENT ON COLUMN public.chain_rows.index IS 'the place in a send-many; of a sweep 0 for what left, 1 for what arrived';
+COMMENT ON COLUMN public.chain_rows.amount IS 'what it did to the money that we hold at this address';
+COMMENT ON COLUMN public.chain_rows.address IS 'ours';
+COMMENT ON COLUMN public.chain_rows.counterparty IS 'whose it was before, or is now';
 COMMENT ON COLUMN public.chain_rows.archived_at IS 'when the archive showed it, n ticks past its own';
 COMMENT ON COLUMN public.chain_rows.second_proof IS 'what agreed with the archive';
+CREATE TABLE public.chain_state (
+    the_only boolean DEFAULT true NOT NULL,
+    cursor bigint NOT NULL,
+    peeked bigint NOT NULL,
+    head bigint DEFAULT '0'::bigint NOT NULL,
+    processed bigint DEFAULT '0'::bigint NOT NULL,
+    tick_s double precision DEFAULT '1'::double precision NOT NULL,
+    epoch integer DEFAULT 0 NOT NULL,
+    epoch_advanced_at timestamp with time zone,
+    advanced_at timestamp with time zone,
+    CONSTRAINT chain_state_cursor_check CHECK (((cursor >= 0) AND (peeked >= cursor))),
+    CONSTRAINT chain_state_the_only_check CHECK (the_only)
+);
+COMMENT ON COLUMN public.chain_state.cursor IS 'the last tick whose deposits are all in the ledger';
+COMMENT ON COLUMN public.chain_state.peeked IS 'the last tick looked at ahead of the cursor, to show what is coming';
+COMMENT ON COLUMN public.chain_state.epoch_advanced_at IS 'when the archive was first seen to advance in this epoch; NULL: not known';
+COMMENT ON COLUMN public.chain_state.advanced_at IS 'when the archive was last seen to advance';
 CREATE TABLE public.checkpoints (
     attempt_id uuid NOT NULL,
     n integer NOT NULL,
@@ -1137,6 +1272,26 @@ CREATE TABLE public.idempotency_keys (
     CONSTRAINT idempotency_keys_key_check CHECK (((length(key) >= 1) AND (length(key) <= 200))),
     CONSTRAINT idempotency_keys_request_hash_check CHECK ((length(request_hash) = 32))
 );
+CREATE TABLE public.incoming (
+    tx_id text NOT NULL,
+    place integer NOT NULL,
+    address text NOT NULL,
+    amount bigint NOT NULL,
+    tick bigint NOT NULL,
+    payer text NOT NULL,
+    sender text NOT NULL,
+    memo bytea DEFAULT '\x'::bytea NOT NULL,
+    state text NOT NULL,
+    confirmations smallint DEFAULT '0'::smallint NOT NULL,
+    reason text DEFAULT ''::text NOT NULL,
+    raw jsonb NOT NULL,
+    seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT incoming_amounts_check CHECK (((amount > 0) AND (tick > 0) AND ((place >= 0) AND (place <= 24)) AND ((confirmations >= 0) AND (confirmations <= 100)))),
+    CONSTRAINT incoming_state_check CHECK ((state = ANY (ARRAY['SEEN'::text, 'WAITING'::text, 'CREDITED'::text, 'DOUBTFUL'::text, 'GONE'::text])))
+);
+COMMENT ON COLUMN public.incoming.state IS 'SEEN too early to count; WAITING for the second proof; a person looks at DOUBTFUL';
+COMMENT ON COLUMN public.incoming.raw IS 'the archive''s own words: the network forgets them at the epoch''s end';
 CREATE TABLE public.job_inputs (
     job_id uuid NOT NULL,
     name text NOT NULL,
@@ -1387,6 +1542,89 @@ END) STORED NOT NULL,
     CONSTRAINT offers_tflops_check CHECK ((tflops >= (0)::double precision))
 )
 WITH (fillfactor='50');
+CREATE TABLE public.payment_holds (
+    payment_id uuid NOT NULL,
+    place integer NOT NULL,
+    hold_id uuid NOT NULL,
+    live boolean DEFAULT true NOT NULL,
+    CONSTRAINT payment_holds_place_check CHECK (((place >= 0) AND (place <= 24)))
+);
+COMMENT ON COLUMN public.payment_holds.place IS '0 in a direct payment; the place in a send-many';
+COMMENT ON COLUMN public.payment_holds.live IS 'false once the payment is proved dead';
+CREATE TABLE public.payments (
+    id uuid NOT NULL,
+    kind text NOT NULL,
+    source text NOT NULL,
+    destination text NOT NULL,
+    amount bigint NOT NULL,
+    fee bigint NOT NULL,
+    tick bigint NOT NULL,
+    input_type integer NOT NULL,
+    payload bytea NOT NULL,
+    encoded bytea NOT NULL,
+    tx_id text NOT NULL,
+    before_transfers bigint NOT NULL,
+    before_amount bigint NOT NULL,
+    state text DEFAULT 'SIGNED'::text NOT NULL,
+    reason text DEFAULT ''::text NOT NULL,
+    broadcasts integer DEFAULT 0 NOT NULL,
+    broadcast_at timestamp with time zone,
+    raw jsonb,
+    signed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    ended_at timestamp with time zone,
+    CONSTRAINT payments_amount_check CHECK (((amount > 0) AND (fee >= 0) AND (fee < amount) AND (tick > 0) AND (before_transfers >= 0) AND (before_amount >= 0))),
+    CONSTRAINT payments_ended_check CHECK (((state = ANY (ARRAY['PAID'::text, 'DEAD'::text])) = (ended_at IS NOT NULL))),
+    CONSTRAINT payments_kind_check CHECK ((kind = ANY (ARRAY['payout'::text, 'sweep'::text]))),
+    CONSTRAINT payments_state_check CHECK ((state = ANY (ARRAY['SIGNED'::text, 'UNKNOWN'::text, 'PAID'::text, 'DEAD'::text])))
+);
+COMMENT ON COLUMN public.payments.amount IS 'what leaves the source, the contract''s fee included';
+COMMENT ON COLUMN public.payments.encoded IS 'the signed bytes, stored before anything is sent; only these are ever sent';
+COMMENT ON COLUMN public.payments.before_transfers IS 'the source''s outgoing counters when it was signed';
+COMMENT ON COLUMN public.payments.reason IS 'the latest verdict in words';
+COMMENT ON COLUMN public.payments.raw IS 'the archive''s own words';
+CREATE TABLE public.payout_approvals (
+    hold_id uuid NOT NULL,
+    approved_by text NOT NULL,
+    approved_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT payout_approvals_approved_by_check CHECK (((length(approved_by) >= 1) AND (length(approved_by) <= 200)))
+);
+CREATE TABLE public.payout_halts (
+    subject text NOT NULL,
+    rule text NOT NULL,
+    figures jsonb NOT NULL,
+    needs_person boolean DEFAULT false NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+COMMENT ON COLUMN public.payout_halts.subject IS '* for all payouts, or the deposit address of the one user whom it stops';
+COMMENT ON COLUMN public.payout_halts.needs_person IS 'it does not end by itself';
+CREATE VIEW public.payable_holds AS
+ SELECT h.id,
+    h.account_id,
+    w.owner_id AS user_id,
+    h.amount,
+    h.address,
+    h.created_at,
+    (a.hold_id IS NOT NULL) AS approved,
+    (EXISTS ( SELECT 1
+           FROM public.payout_halts s
+          WHERE ((s.subject = '*'::text) OR (s.subject = d.identity)))) AS halted,
+    ( SELECT COALESCE(sum(o.amount), (0)::numeric) AS "coalesce"
+           FROM ((public.payment_holds l
+             JOIN public.payments p ON ((p.id = l.payment_id)))
+             JOIN public.holds o ON ((o.id = l.hold_id)))
+          WHERE (l.live AND (p.signed_at > (clock_timestamp() - '1 day'::interval)) AND (o.account_id = h.account_id))) AS user_day,
+    ( SELECT COALESCE(sum(o.amount), (0)::numeric) AS "coalesce"
+           FROM ((public.payment_holds l
+             JOIN public.payments p ON ((p.id = l.payment_id)))
+             JOIN public.holds o ON ((o.id = l.hold_id)))
+          WHERE (l.live AND (p.signed_at > (clock_timestamp() - '1 day'::interval)))) AS wallet_day
+   FROM (((public.holds h
+     JOIN public.accounts w ON ((w.id = h.account_id)))
+     LEFT JOIN public.payout_approvals a ON ((a.hold_id = h.id)))
+     LEFT JOIN public.chain_addresses d ON ((d.user_id = w.owner_id)))
+  WHERE ((h.state = 'OPEN'::text) AND (NOT (EXISTS ( SELECT 1
+           FROM public.payment_holds l
+          WHERE ((l.hold_id = h.id) AND l.live)))));
 CREATE TABLE public.providers (
     id uuid NOT NULL,
     owner_id uuid NOT NULL,
@@ -1431,6 +1669,19 @@ CREATE TABLE public.sessions (
     CONSTRAINT sessions_kind_check CHECK ((kind = ANY (ARRAY['browser'::text, 'bearer'::text]))),
     CONSTRAINT sessions_token_hash_check CHECK ((length(token_hash) = 32))
 );
+CREATE TABLE public.signer_keys (
+    identity text NOT NULL,
+    sealed bytea NOT NULL
+);
+COMMENT ON COLUMN public.signer_keys.sealed IS 'the seed, encrypted under the signer''s key file';
+CREATE TABLE public.signer_limits (
+    the_only boolean DEFAULT true NOT NULL,
+    payment_max bigint NOT NULL,
+    user_day_max bigint NOT NULL,
+    wallet_day_max bigint NOT NULL,
+    CONSTRAINT signer_limits_amounts_check CHECK (((payment_max >= 0) AND (user_day_max >= 0) AND (wallet_day_max >= 0))),
+    CONSTRAINT signer_limits_the_only_check CHECK (the_only)
+);
 CREATE TABLE public.sweeper_beats (
     name text NOT NULL,
     at timestamp with time zone NOT NULL,
@@ -1452,13 +1703,30 @@ UNION ALL
     count(*) AS n,
     min((r.id)::text) AS example
    FROM public.chain_rows r
-  WHERE ((r.kind <> 'withdrawal'::text) AND (NOT (EXISTS ( SELECT 1
+  WHERE ((r.kind = ANY (ARRAY['deposit'::text, 'cost'::text])) AND (NOT (EXISTS ( SELECT 1
            FROM public.transfers t
           WHERE ((t.id = public.transfer_id(r.id,
                 CASE r.kind
                     WHEN 'deposit'::text THEN 'deposit'::text
                     ELSE 'fee'::text
-                END)) AND (t.amount = abs(r.amount)))))));
+                END)) AND (t.amount = abs(r.amount)))))))
+UNION ALL
+ SELECT 'what a sweep took from one address arrived at another'::text AS rule,
+    count(*) AS n,
+    min(x.tx_id) AS example
+   FROM ( SELECT chain_rows.tx_id
+           FROM public.chain_rows
+          WHERE (chain_rows.kind = 'sweep'::text)
+          GROUP BY chain_rows.tx_id
+         HAVING ((sum(chain_rows.amount) <> (0)::numeric) OR (count(*) <> 2))) x
+UNION ALL
+ SELECT 'every captured hold has its payment, every payment that paid has captured its holds'::text AS rule,
+    count(*) AS n,
+    min((h.id)::text) AS example
+   FROM ((public.holds h
+     LEFT JOIN public.payment_holds l ON (((l.hold_id = h.id) AND l.live)))
+     LEFT JOIN public.payments p ON ((p.id = l.payment_id)))
+  WHERE (((h.state = 'CAPTURED'::text) AND ((p.id IS NULL) OR (p.state = 'DEAD'::text) OR (h.evidence <> ('tx '::text || p.tx_id)))) OR ((h.state <> 'CAPTURED'::text) AND (p.state = 'PAID'::text)) OR ((h.state = 'VOIDED'::text) AND (p.id IS NOT NULL)));
 CREATE TABLE public.uploads (
     id uuid NOT NULL,
     owner_id uuid NOT NULL,
@@ -1491,6 +1759,7 @@ INSERT INTO public.accounts (id, asset, kind, owner_id, posted, held, seq, close
 INSERT INTO public.accounts (id, asset, kind, owner_id, posted, held, seq, closed) VALUES (8, 2, 'suspense', NULL, 0, 0, 0, false);
 INSERT INTO public.assets (id, code, decimals) VALUES (1, 'QUBIC', 0);
 INSERT INTO public.assets (id, code, decimals) VALUES (2, 'USDC', 6);
+INSERT INTO public.signer_limits (the_only, payment_max, user_day_max, wallet_day_max) VALUES (true, 1000000000, 5000000000, 20000000000);
 SELECT pg_catalog.setval('public.accounts_id_seq', 8, true);
 SELECT pg_catalog.setval('public.device_leases_id_seq', 1, false);
 SELECT pg_catalog.setval('public.devices_id_seq', 1, false);
@@ -1520,8 +1789,14 @@ ALTER TABLE ONLY public.attempts
     ADD CONSTRAINT attempts_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY public.blobs
     ADD CONSTRAINT blobs_pkey PRIMARY KEY (sha256);
+ALTER TABLE ONLY public.chain_addresses
+    ADD CONSTRAINT chain_addresses_pkey PRIMARY KEY (identity);
+ALTER TABLE ONLY public.chain_addresses
+    ADD CONSTRAINT chain_addresses_user_id_key UNIQUE (user_id);
 ALTER TABLE ONLY public.chain_rows
     ADD CONSTRAINT chain_rows_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.chain_state
+    ADD CONSTRAINT chain_state_pkey PRIMARY KEY (the_only);
 ALTER TABLE ONLY public.checkpoints
     ADD CONSTRAINT checkpoints_pkey PRIMARY KEY (attempt_id, n);
 ALTER TABLE ONLY public.device_leases
@@ -1554,6 +1829,8 @@ ALTER TABLE ONLY public.holds
     ADD CONSTRAINT holds_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY public.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (user_id, key);
+ALTER TABLE ONLY public.incoming
+    ADD CONSTRAINT incoming_pkey PRIMARY KEY (tx_id, place);
 ALTER TABLE ONLY public.job_inputs
     ADD CONSTRAINT job_inputs_pkey PRIMARY KEY (job_id, name);
 ALTER TABLE ONLY public.jobs
@@ -1578,6 +1855,16 @@ ALTER TABLE ONLY public.offers
     ADD CONSTRAINT offers_node_id_model_key UNIQUE (node_id, model);
 ALTER TABLE ONLY public.offers
     ADD CONSTRAINT offers_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.payment_holds
+    ADD CONSTRAINT payment_holds_pkey PRIMARY KEY (payment_id, place);
+ALTER TABLE ONLY public.payments
+    ADD CONSTRAINT payments_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.payments
+    ADD CONSTRAINT payments_tx_id_key UNIQUE (tx_id);
+ALTER TABLE ONLY public.payout_approvals
+    ADD CONSTRAINT payout_approvals_pkey PRIMARY KEY (hold_id);
+ALTER TABLE ONLY public.payout_halts
+    ADD CONSTRAINT payout_halts_pkey PRIMARY KEY (subject);
 ALTER TABLE ONLY public.providers
     ADD CONSTRAINT providers_owner_id_key UNIQUE (owner_id);
 ALTER TABLE ONLY public.providers
@@ -1590,6 +1877,10 @@ ALTER TABLE ONLY public.sessions
     ADD CONSTRAINT sessions_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY public.sessions
     ADD CONSTRAINT sessions_token_hash_key UNIQUE (token_hash);
+ALTER TABLE ONLY public.signer_keys
+    ADD CONSTRAINT signer_keys_pkey PRIMARY KEY (identity);
+ALTER TABLE ONLY public.signer_limits
+    ADD CONSTRAINT signer_limits_pkey PRIMARY KEY (the_only);
 ALTER TABLE ONLY public.sweeper_beats
     ADD CONSTRAINT sweeper_beats_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY public.transfers
@@ -1618,7 +1909,10 @@ CREATE INDEX attempts_node_live_idx ON public.attempts USING btree (node_id) WHE
 CREATE UNIQUE INDEX attempts_one_live_key ON public.attempts USING btree (job_id) WHERE (state = ANY (ARRAY['CREATED'::text, 'ACCEPTED'::text, 'RUNNING'::text]));
 CREATE INDEX attempts_provider_idx ON public.attempts USING btree (provider_id, created_at);
 CREATE INDEX blobs_unreferenced_idx ON public.blobs USING btree (unreferenced_since);
+CREATE INDEX chain_addresses_free_idx ON public.chain_addresses USING btree (made_at) WHERE ((purpose = 'user'::text) AND (user_id IS NULL));
+CREATE UNIQUE INDEX chain_addresses_purpose_key ON public.chain_addresses USING btree (purpose) WHERE (purpose <> 'user'::text);
 CREATE INDEX chain_rows_address_tick_idx ON public.chain_rows USING btree (address, tick);
+CREATE INDEX chain_rows_tx_id_idx ON public.chain_rows USING btree (tx_id);
 CREATE INDEX checkpoints_sha256_idx ON public.checkpoints USING btree (sha256);
 CREATE INDEX device_leases_holder_idx ON public.device_leases USING btree (holder_id);
 CREATE INDEX device_metrics_device_id_at_idx ON ONLY public.device_metrics USING btree (device_id, at DESC);
@@ -1633,6 +1927,8 @@ CREATE UNIQUE INDEX events_position_key ON public.events USING btree ("position"
 CREATE INDEX events_unpublished_idx ON public.events USING btree (id) WHERE ("position" IS NULL);
 CREATE INDEX holds_account_idx ON public.holds USING btree (account_id, created_at);
 CREATE INDEX idempotency_keys_created_at_idx ON public.idempotency_keys USING btree (created_at);
+CREATE INDEX incoming_address_idx ON public.incoming USING btree (address, tick);
+CREATE INDEX incoming_open_idx ON public.incoming USING btree (tick) WHERE (state = ANY (ARRAY['SEEN'::text, 'WAITING'::text, 'DOUBTFUL'::text]));
 CREATE INDEX job_inputs_sha256_idx ON public.job_inputs USING btree (sha256);
 CREATE INDEX jobs_live_idx ON public.jobs USING btree (id) WHERE (state = ANY (ARRAY['ASSIGNED'::text, 'RUNNING'::text]));
 CREATE INDEX jobs_owner_idx ON public.jobs USING btree (owner_id, created_at DESC, id DESC);
@@ -1643,6 +1939,10 @@ CREATE INDEX nodes_provider_id_idx ON public.nodes USING btree (provider_id);
 CREATE INDEX nodes_ray_node_id_idx ON public.nodes USING btree (ray_node_id) WHERE (ray_node_id IS NOT NULL);
 CREATE INDEX nodes_session_token_hash_idx ON public.nodes USING btree (session_token_hash) WHERE (session_token_hash IS NOT NULL);
 CREATE INDEX offers_price_idx ON public.offers USING btree (price_per_hour, id) WHERE listed;
+CREATE INDEX payment_holds_hold_idx ON public.payment_holds USING btree (hold_id);
+CREATE UNIQUE INDEX payment_holds_hold_key ON public.payment_holds USING btree (hold_id) WHERE live;
+CREATE UNIQUE INDEX payments_source_key ON public.payments USING btree (source) WHERE (state = ANY (ARRAY['SIGNED'::text, 'UNKNOWN'::text]));
+CREATE INDEX payments_tick_idx ON public.payments USING btree (tick);
 CREATE INDEX quotes_expires_at_idx ON public.quotes USING btree (expires_at) WHERE (state = 'open'::text);
 CREATE INDEX quotes_offer_id_idx ON public.quotes USING btree (offer_id);
 CREATE UNIQUE INDEX quotes_one_open_per_user_key ON public.quotes USING btree (user_id) WHERE (state = 'open'::text);
@@ -1659,6 +1959,9 @@ CREATE TRIGGER assets_keep_all BEFORE TRUNCATE ON public.assets FOR EACH STATEME
 CREATE TRIGGER attempt_is_funded BEFORE INSERT ON public.attempts FOR EACH ROW EXECUTE FUNCTION public.attempt_is_funded();
 CREATE TRIGGER attempt_moves BEFORE UPDATE ON public.attempts FOR EACH ROW EXECUTE FUNCTION public.attempt_moves();
 CREATE TRIGGER attempts_count AFTER UPDATE OF state ON public.attempts FOR EACH ROW WHEN (((old.state = ANY (ARRAY['CREATED'::text, 'ACCEPTED'::text, 'RUNNING'::text])) AND (new.state <> ALL (ARRAY['CREATED'::text, 'ACCEPTED'::text, 'RUNNING'::text])))) EXECUTE FUNCTION public.count_attempt();
+CREATE TRIGGER chain_addresses_keep BEFORE DELETE OR UPDATE OF identity, purpose, made_at ON public.chain_addresses FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
+CREATE TRIGGER chain_addresses_keep_all BEFORE TRUNCATE ON public.chain_addresses FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
+CREATE TRIGGER chain_addresses_keep_given BEFORE UPDATE ON public.chain_addresses FOR EACH ROW WHEN ((old.user_id IS NOT NULL)) EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER chain_rows_keep BEFORE DELETE OR UPDATE ON public.chain_rows FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER chain_rows_keep_all BEFORE TRUNCATE ON public.chain_rows FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER devices_added AFTER INSERT ON public.devices FOR EACH ROW EXECUTE FUNCTION public.offers_follow_device();
@@ -1688,11 +1991,19 @@ CREATE TRIGGER ledger_network_keep BEFORE DELETE OR UPDATE ON public.ledger_netw
 CREATE TRIGGER ledger_network_keep_all BEFORE TRUNCATE ON public.ledger_network FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER nodes_changed AFTER UPDATE ON public.nodes FOR EACH ROW WHEN ((((((((((old.state IS DISTINCT FROM new.state) OR (old.paused IS DISTINCT FROM new.paused)) OR (old.draining IS DISTINCT FROM new.draining)) OR (old.region IS DISTINCT FROM new.region)) OR (old.sandbox IS DISTINCT FROM new.sandbox)) OR (old.cpu_model IS DISTINCT FROM new.cpu_model)) OR (old.cpu_cores IS DISTINCT FROM new.cpu_cores)) OR (old.ram_bytes IS DISTINCT FROM new.ram_bytes)) OR (old.provider_id IS DISTINCT FROM new.provider_id))) EXECUTE FUNCTION public.offers_follow_node();
 CREATE TRIGGER nodes_measured AFTER UPDATE OF metrics_at ON public.nodes FOR EACH ROW WHEN ((old.metrics_at IS DISTINCT FROM new.metrics_at)) EXECUTE FUNCTION public.offers_stay_fresh();
+CREATE TRIGGER payment_holds_keep BEFORE DELETE OR UPDATE OF payment_id, place, hold_id ON public.payment_holds FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
+CREATE TRIGGER payment_holds_keep_all BEFORE TRUNCATE ON public.payment_holds FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
+CREATE TRIGGER payment_holds_keep_dead BEFORE UPDATE ON public.payment_holds FOR EACH ROW WHEN ((NOT old.live)) EXECUTE FUNCTION public.refuse_change();
+CREATE TRIGGER payments_keep BEFORE DELETE OR UPDATE OF id, kind, source, destination, amount, fee, tick, input_type, payload, encoded, tx_id, before_transfers, before_amount, signed_at ON public.payments FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
+CREATE TRIGGER payments_keep_all BEFORE TRUNCATE ON public.payments FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
+CREATE TRIGGER payments_keep_ended BEFORE UPDATE ON public.payments FOR EACH ROW WHEN ((old.ended_at IS NOT NULL)) EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER providers_changed AFTER UPDATE ON public.providers FOR EACH ROW WHEN ((old.name IS DISTINCT FROM new.name)) EXECUTE FUNCTION public.offers_follow_provider();
 CREATE TRIGGER quarantines_begun AFTER INSERT ON public.device_quarantines REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.offers_follow_devices();
 CREATE TRIGGER quarantines_ended AFTER DELETE ON public.device_quarantines REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.offers_follow_devices();
 CREATE TRIGGER rulings_keep BEFORE DELETE OR UPDATE ON public.rulings FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER rulings_keep_all BEFORE TRUNCATE ON public.rulings FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
+CREATE TRIGGER signer_keys_keep BEFORE DELETE OR UPDATE OF identity ON public.signer_keys FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
+CREATE TRIGGER signer_keys_keep_all BEFORE TRUNCATE ON public.signer_keys FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER transfers_keep BEFORE DELETE OR UPDATE ON public.transfers FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER transfers_keep_all BEFORE TRUNCATE ON public.transfers FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 ALTER TABLE ONLY public.accounts
@@ -1721,6 +2032,8 @@ ALTER TABLE ONLY public.attempts
     ADD CONSTRAINT attempts_provider_id_fkey FOREIGN KEY (provider_id) REFERENCES public.providers(id);
 ALTER TABLE ONLY public.attempts
     ADD CONSTRAINT attempts_restore_attempt_id_fkey FOREIGN KEY (restore_attempt_id) REFERENCES public.attempts(id);
+ALTER TABLE ONLY public.chain_addresses
+    ADD CONSTRAINT chain_addresses_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
 ALTER TABLE ONLY public.checkpoints
     ADD CONSTRAINT checkpoints_attempt_id_fkey FOREIGN KEY (attempt_id) REFERENCES public.attempts(id);
 ALTER TABLE ONLY public.checkpoints
@@ -1753,6 +2066,8 @@ ALTER TABLE ONLY public.holds
     ADD CONSTRAINT holds_account_id_asset_fkey FOREIGN KEY (account_id, asset) REFERENCES public.accounts(id, asset);
 ALTER TABLE ONLY public.idempotency_keys
     ADD CONSTRAINT idempotency_keys_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+ALTER TABLE ONLY public.incoming
+    ADD CONSTRAINT incoming_address_fkey FOREIGN KEY (address) REFERENCES public.chain_addresses(identity);
 ALTER TABLE ONLY public.job_inputs
     ADD CONSTRAINT job_inputs_job_id_fkey FOREIGN KEY (job_id) REFERENCES public.jobs(id);
 ALTER TABLE ONLY public.job_inputs
@@ -1771,6 +2086,14 @@ ALTER TABLE ONLY public.nodes
     ADD CONSTRAINT nodes_provider_id_fkey FOREIGN KEY (provider_id) REFERENCES public.providers(id);
 ALTER TABLE ONLY public.offers
     ADD CONSTRAINT offers_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id);
+ALTER TABLE ONLY public.payment_holds
+    ADD CONSTRAINT payment_holds_hold_id_fkey FOREIGN KEY (hold_id) REFERENCES public.holds(id);
+ALTER TABLE ONLY public.payment_holds
+    ADD CONSTRAINT payment_holds_payment_id_fkey FOREIGN KEY (payment_id) REFERENCES public.payments(id);
+ALTER TABLE ONLY public.payments
+    ADD CONSTRAINT payments_source_fkey FOREIGN KEY (source) REFERENCES public.chain_addresses(identity);
+ALTER TABLE ONLY public.payout_approvals
+    ADD CONSTRAINT payout_approvals_hold_id_fkey FOREIGN KEY (hold_id) REFERENCES public.holds(id);
 ALTER TABLE ONLY public.providers
     ADD CONSTRAINT providers_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.users(id);
 ALTER TABLE ONLY public.quotes
@@ -1783,6 +2106,8 @@ ALTER TABLE ONLY public.rulings
     ADD CONSTRAINT rulings_escrow_id_fkey FOREIGN KEY (escrow_id) REFERENCES public.escrows(id);
 ALTER TABLE ONLY public.sessions
     ADD CONSTRAINT sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+ALTER TABLE ONLY public.signer_keys
+    ADD CONSTRAINT signer_keys_identity_fkey FOREIGN KEY (identity) REFERENCES public.chain_addresses(identity);
 ALTER TABLE ONLY public.transfers
     ADD CONSTRAINT transfers_credit_id_asset_fkey FOREIGN KEY (credit_id, asset) REFERENCES public.accounts(id, asset);
 ALTER TABLE ONLY public.transfers
@@ -1810,8 +2135,8 @@ REVOKE ALL ON FUNCTION public.chain_row_id(p_kind text, p_asset smallint, p_tx_i
 REVOKE ALL ON FUNCTION public.cost(p_tx_id text, p_asset smallint, p_amount bigint, p_address text, p_tick bigint, p_proof text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.cost(p_tx_id text, p_asset smallint, p_amount bigint, p_address text, p_tick bigint, p_proof text) TO qubix_treasury;
 REVOKE ALL ON FUNCTION public.count_attempt() FROM PUBLIC;
-REVOKE ALL ON FUNCTION public.deposit(p_tx_ids text[], p_indexes integer[], p_assets smallint[], p_amounts bigint[], p_owners uuid[], p_addresses text[], p_ticks bigint[], p_proofs text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.deposit(p_tx_ids text[], p_indexes integer[], p_assets smallint[], p_amounts bigint[], p_owners uuid[], p_addresses text[], p_ticks bigint[], p_proofs text[]) TO qubix_treasury;
+REVOKE ALL ON FUNCTION public.deposit(p_tx_ids text[], p_indexes integer[], p_assets smallint[], p_amounts bigint[], p_addresses text[], p_ticks bigint[], p_proofs text[], p_payers text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.deposit(p_tx_ids text[], p_indexes integer[], p_assets smallint[], p_amounts bigint[], p_addresses text[], p_ticks bigint[], p_proofs text[], p_payers text[]) TO qubix_treasury;
 REVOKE ALL ON FUNCTION public.deposit_codes(p_ids uuid[], p_assets smallint[], p_amounts bigint[], p_addresses text[], p_targets bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.dispute(p_escrow uuid, p_user uuid, p_evidence text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.dispute(p_escrow uuid, p_user uuid, p_evidence text) TO qubix_web;
@@ -1826,6 +2151,8 @@ REVOKE ALL ON FUNCTION public.found_ledger(p_network text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.fund(p_escrow uuid, p_n integer, p_amount bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.fund(p_escrow uuid, p_n integer, p_amount bigint) TO qubix_web;
 GRANT ALL ON FUNCTION public.fund(p_escrow uuid, p_n integer, p_amount bigint) TO qubix_controller;
+REVOKE ALL ON FUNCTION public.give_address(p_user uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.give_address(p_user uuid) TO qubix_web;
 REVOKE ALL ON FUNCTION public.issue_join_token(p_provider uuid, OUT token text, OUT expires_at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.issue_join_token(p_provider uuid, OUT token text, OUT expires_at timestamp with time zone) TO qubix_fabric;
 REVOKE ALL ON FUNCTION public.make_metric_partitions(p_days integer) FROM PUBLIC;
@@ -1855,6 +2182,10 @@ GRANT ALL ON FUNCTION public.open_escrow(p_escrow uuid, p_user uuid, p_asset sma
 GRANT ALL ON FUNCTION public.open_escrow(p_escrow uuid, p_user uuid, p_asset smallint) TO qubix_controller;
 REVOKE ALL ON FUNCTION public.open_wallets(p_user uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.open_wallets(p_user uuid) TO qubix_web;
+REVOKE ALL ON FUNCTION public.payment_ended(p_id uuid, p_paid boolean, p_proof text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.payment_ended(p_id uuid, p_paid boolean, p_proof text) TO qubix_treasury;
+REVOKE ALL ON FUNCTION public.payment_unknown(p_id uuid, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.payment_unknown(p_id uuid, p_reason text) TO qubix_treasury;
 REVOKE ALL ON FUNCTION public.platform_account(p_kind text, p_asset smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.post_batch(p_ids uuid[], p_acts text[], p_subjects uuid[], p_debits bigint[], p_credits bigint[], p_amounts bigint[], p_close bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.refresh_due_offers(p_most integer) FROM PUBLIC;
@@ -1872,6 +2203,10 @@ GRANT ALL ON FUNCTION public.rule(p_escrow uuid, p_arbiter uuid, p_to_payee bigi
 REVOKE ALL ON FUNCTION public.settle(p_escrow uuid, p_outcome text, p_lines text[], p_payees uuid[], p_gross bigint[], p_metered_ms bigint[], p_fee_bps integer, p_window interval, p_decision interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.settle(p_escrow uuid, p_outcome text, p_lines text[], p_payees uuid[], p_gross bigint[], p_metered_ms bigint[], p_fee_bps integer, p_window interval, p_decision interval) TO qubix_controller;
 REVOKE ALL ON FUNCTION public.share_of(p_total bigint, p_before numeric, p_weight bigint, p_sum numeric) FROM PUBLIC;
+REVOKE ALL ON FUNCTION public.sign_payout(p_id uuid, p_source text, p_destination text, p_amount bigint, p_fee bigint, p_tick bigint, p_input_type integer, p_payload bytea, p_encoded bytea, p_tx_id text, p_before_transfers bigint, p_before_amount bigint, p_holds uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.sign_payout(p_id uuid, p_source text, p_destination text, p_amount bigint, p_fee bigint, p_tick bigint, p_input_type integer, p_payload bytea, p_encoded bytea, p_tx_id text, p_before_transfers bigint, p_before_amount bigint, p_holds uuid[]) TO qubix_signer;
+REVOKE ALL ON FUNCTION public.sign_sweep(p_id uuid, p_source text, p_destination text, p_amount bigint, p_tick bigint, p_encoded bytea, p_tx_id text, p_before_transfers bigint, p_before_amount bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.sign_sweep(p_id uuid, p_source text, p_destination text, p_amount bigint, p_tick bigint, p_encoded bytea, p_tx_id text, p_before_transfers bigint, p_before_amount bigint) TO qubix_signer;
 REVOKE ALL ON FUNCTION public.transfer_id(p_subject uuid, p_step text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.wallet_of(p_user uuid, p_asset smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.withdraw(p_hold uuid, p_user uuid, p_asset smallint, p_amount bigint, p_address text) FROM PUBLIC;
@@ -1895,10 +2230,20 @@ GRANT SELECT,INSERT,UPDATE ON TABLE public.attempts TO qubix_controller;
 GRANT SELECT ON TABLE public.attempts TO qubix_fabric;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.blobs TO qubix_web;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.blobs TO qubix_controller;
+GRANT SELECT ON TABLE public.chain_addresses TO qubix_web;
+GRANT SELECT ON TABLE public.chain_addresses TO qubix_controller;
+GRANT SELECT ON TABLE public.chain_addresses TO qubix_treasury;
+GRANT SELECT ON TABLE public.chain_addresses TO qubix_signer;
+GRANT INSERT(identity) ON TABLE public.chain_addresses TO qubix_signer;
+GRANT INSERT(purpose) ON TABLE public.chain_addresses TO qubix_signer;
 GRANT SELECT ON TABLE public.chain_rows TO qubix_web;
 GRANT SELECT ON TABLE public.chain_rows TO qubix_controller;
 GRANT SELECT ON TABLE public.chain_rows TO qubix_treasury;
 GRANT SELECT ON TABLE public.chain_rows TO qubix_signer;
+GRANT SELECT ON TABLE public.chain_state TO qubix_web;
+GRANT SELECT ON TABLE public.chain_state TO qubix_controller;
+GRANT SELECT,INSERT,UPDATE ON TABLE public.chain_state TO qubix_treasury;
+GRANT SELECT ON TABLE public.chain_state TO qubix_signer;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.checkpoints TO qubix_web;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.checkpoints TO qubix_controller;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.device_leases TO qubix_web;
@@ -1936,6 +2281,10 @@ GRANT SELECT ON TABLE public.holds TO qubix_treasury;
 GRANT SELECT ON TABLE public.holds TO qubix_signer;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.idempotency_keys TO qubix_web;
 GRANT SELECT,DELETE ON TABLE public.idempotency_keys TO qubix_controller;
+GRANT SELECT ON TABLE public.incoming TO qubix_web;
+GRANT SELECT ON TABLE public.incoming TO qubix_controller;
+GRANT SELECT,INSERT,UPDATE ON TABLE public.incoming TO qubix_treasury;
+GRANT SELECT ON TABLE public.incoming TO qubix_signer;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.job_inputs TO qubix_web;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.job_inputs TO qubix_controller;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.jobs TO qubix_web;
@@ -1967,6 +2316,31 @@ GRANT SELECT(state) ON TABLE public.nodes TO qubix_fabric;
 GRANT SELECT(dead_at) ON TABLE public.nodes TO qubix_fabric;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.offers TO qubix_web;
 GRANT SELECT ON TABLE public.offers TO qubix_controller;
+GRANT SELECT ON TABLE public.payment_holds TO qubix_web;
+GRANT SELECT ON TABLE public.payment_holds TO qubix_controller;
+GRANT SELECT ON TABLE public.payment_holds TO qubix_treasury;
+GRANT SELECT ON TABLE public.payment_holds TO qubix_signer;
+GRANT SELECT ON TABLE public.payments TO qubix_web;
+GRANT SELECT ON TABLE public.payments TO qubix_controller;
+GRANT SELECT ON TABLE public.payments TO qubix_treasury;
+GRANT SELECT ON TABLE public.payments TO qubix_signer;
+GRANT UPDATE(reason) ON TABLE public.payments TO qubix_treasury;
+GRANT UPDATE(broadcasts) ON TABLE public.payments TO qubix_treasury;
+GRANT UPDATE(broadcast_at) ON TABLE public.payments TO qubix_treasury;
+GRANT UPDATE(raw) ON TABLE public.payments TO qubix_treasury;
+GRANT SELECT ON TABLE public.payout_approvals TO qubix_web;
+GRANT SELECT ON TABLE public.payout_approvals TO qubix_controller;
+GRANT SELECT ON TABLE public.payout_approvals TO qubix_treasury;
+GRANT SELECT ON TABLE public.payout_approvals TO qubix_signer;
+GRANT INSERT(hold_id) ON TABLE public.payout_approvals TO qubix_signer;
+GRANT INSERT(approved_by) ON TABLE public.payout_approvals TO qubix_signer;
+GRANT SELECT ON TABLE public.payout_halts TO qubix_web;
+GRANT SELECT ON TABLE public.payout_halts TO qubix_controller;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.payout_halts TO qubix_treasury;
+GRANT SELECT ON TABLE public.payout_halts TO qubix_signer;
+GRANT SELECT ON TABLE public.payable_holds TO qubix_web;
+GRANT SELECT ON TABLE public.payable_holds TO qubix_treasury;
+GRANT SELECT ON TABLE public.payable_holds TO qubix_signer;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.providers TO qubix_web;
 GRANT SELECT ON TABLE public.providers TO qubix_controller;
 GRANT SELECT ON TABLE public.providers TO qubix_treasury;
@@ -1976,6 +2350,11 @@ GRANT SELECT ON TABLE public.rulings TO qubix_web;
 GRANT SELECT ON TABLE public.rulings TO qubix_controller;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.sessions TO qubix_web;
 GRANT SELECT,DELETE ON TABLE public.sessions TO qubix_controller;
+GRANT SELECT,INSERT ON TABLE public.signer_keys TO qubix_signer;
+GRANT SELECT ON TABLE public.signer_limits TO qubix_signer;
+GRANT UPDATE(payment_max) ON TABLE public.signer_limits TO qubix_signer;
+GRANT UPDATE(user_day_max) ON TABLE public.signer_limits TO qubix_signer;
+GRANT UPDATE(wallet_day_max) ON TABLE public.signer_limits TO qubix_signer;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.sweeper_beats TO qubix_controller;
 GRANT SELECT ON TABLE public.sweeper_beats TO qubix_web;
 GRANT SELECT,INSERT,DELETE ON TABLE public.uploads TO qubix_web;

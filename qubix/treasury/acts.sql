@@ -1,35 +1,36 @@
 -- Chain money. A chain row and its transfer are one transaction, made by one act; the row's CHECKs demand both proofs.
 
-CREATE TRIGGER chain_rows_keep BEFORE UPDATE OR DELETE ON chain_rows FOR EACH ROW EXECUTE FUNCTION refuse_change();
-CREATE TRIGGER chain_rows_keep_all BEFORE TRUNCATE ON chain_rows FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
-
 CREATE FUNCTION chain_row_id(p_kind text, p_asset smallint, p_tx_id text, p_index integer) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
   SELECT encode(substr(sha256(convert_to(p_kind || '/' || p_asset || '/' || p_tx_id || '/' || p_index, 'UTF8')), 1, 16), 'hex')::uuid
 $$;
 
 -- Deposits as a set: one code per item, in the items' order. The chain account is locked by every batch, so of two batches with
--- the same deposit the second sees the first's row. An unknown owner's money waits in suspense, it is never refused.
-CREATE FUNCTION deposit(p_tx_ids text[], p_indexes integer[], p_assets smallint[], p_amounts bigint[], p_owners uuid[], p_addresses text[], p_ticks bigint[], p_proofs text[])
+-- the same deposit the second sees the first's row. Whose it is follows from the address alone: its user's wallet, the house for the
+-- house's address, suspense for any other; it is never refused.
+CREATE FUNCTION deposit(p_tx_ids text[], p_indexes integer[], p_assets smallint[], p_amounts bigint[], p_addresses text[], p_ticks bigint[], p_proofs text[], p_payers text[])
 RETURNS integer[] LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE ids uuid[]; targets bigint[]; chains bigint[]; codes integer[];
 BEGIN
   IF coalesce(cardinality(p_tx_ids), 0) = 0 THEN RETURN '{}'; END IF;
   IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN array_fill(-7, ARRAY[cardinality(p_tx_ids)]); END IF;
-  SELECT array_agg(chain_row_id('deposit', i.asset, i.tx_id, i.index) ORDER BY i.n), array_agg(coalesce(w.id, p.suspense) ORDER BY i.n),
+  SELECT array_agg(chain_row_id('deposit', i.asset, i.tx_id, i.index) ORDER BY i.n), array_agg(CASE a.purpose WHEN 'house' THEN p.house ELSE coalesce(w.id, p.suspense) END ORDER BY i.n),
          array_agg(p.chain ORDER BY i.n)
   INTO ids, targets, chains
-  FROM unnest(p_tx_ids, p_indexes, p_assets, p_owners) WITH ORDINALITY AS i (tx_id, index, asset, owner_id, n)
-  LEFT JOIN LATERAL (SELECT id FROM accounts a WHERE a.owner_id = i.owner_id AND a.asset = i.asset AND a.kind = 'wallet') w ON true
-  LEFT JOIN (SELECT s.asset, s.id AS suspense, c.id AS chain FROM accounts s JOIN accounts c ON c.asset = s.asset AND c.kind = 'chain' AND c.owner_id IS NULL
+  FROM unnest(p_tx_ids, p_indexes, p_assets, p_addresses) WITH ORDINALITY AS i (tx_id, index, asset, address, n)
+  LEFT JOIN chain_addresses a ON a.identity = i.address
+  LEFT JOIN LATERAL (SELECT id FROM accounts w WHERE w.owner_id = a.user_id AND w.asset = i.asset AND w.kind = 'wallet') w ON true
+  LEFT JOIN (SELECT s.asset, s.id AS suspense, h.id AS house, c.id AS chain FROM accounts s
+             JOIN accounts c ON c.asset = s.asset AND c.kind = 'chain' AND c.owner_id IS NULL
+             JOIN accounts h ON h.asset = s.asset AND h.kind = 'house' AND h.owner_id IS NULL
              WHERE s.kind = 'suspense' AND s.owner_id IS NULL) p ON p.asset = i.asset;
   PERFORM 1 FROM accounts WHERE id = ANY(targets || chains) ORDER BY id FOR NO KEY UPDATE;
   codes := deposit_codes(ids, p_assets, p_amounts, p_addresses, targets);
   IF array_position(codes, 0) IS NULL THEN RETURN codes; END IF;
-  INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, tick, archived_at, second_proof)
-  SELECT i.id, 'deposit', i.tx_id, i.index, i.asset, i.amount, i.address, i.tick, clock_timestamp(), i.proof
-  FROM unnest(codes, ids, p_tx_ids, p_indexes, p_assets, p_amounts, p_addresses, p_ticks, p_proofs)
-    AS i (code, id, tx_id, index, asset, amount, address, tick, proof) WHERE i.code = 0;
+  INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, counterparty, tick, archived_at, second_proof)
+  SELECT i.id, 'deposit', i.tx_id, i.index, i.asset, i.amount, i.address, i.payer, i.tick, clock_timestamp(), i.proof
+  FROM unnest(codes, ids, p_tx_ids, p_indexes, p_assets, p_amounts, p_addresses, p_ticks, p_proofs, p_payers)
+    AS i (code, id, tx_id, index, asset, amount, address, tick, proof, payer) WHERE i.code = 0;
   PERFORM post_batch(array_agg(transfer_id(i.id, 'deposit')), array_agg('deposit'::text), array_agg(i.id), array_agg(i.chain), array_agg(i.target),
                      array_agg(i.amount), '{}'::bigint[])
   FROM unnest(codes, ids, chains, targets, p_amounts) AS i (code, id, chain, target, amount) WHERE code = 0;
@@ -77,16 +78,18 @@ BEGIN
     RETURN CASE WHEN (known.account_id, known.amount, known.address) = (wallet.id, p_amount, p_address) THEN 1 ELSE -1 END;
   END IF;
   IF p_amount IS NULL OR p_amount <= 0 OR coalesce(p_address, '') = '' THEN RETURN -5; END IF;
+  IF EXISTS (SELECT 1 FROM chain_addresses WHERE identity = p_address) THEN RETURN -9; END IF;
   IF wallet.posted - wallet.held < p_amount THEN RETURN -3; END IF;
   INSERT INTO holds (id, account_id, asset, amount, address) VALUES (p_hold, wallet.id, p_asset, p_amount, p_address);
   UPDATE accounts SET held = held + p_amount WHERE id = wallet.id;
   RETURN 0;
 END $$;
 
--- The end of a hold: captured whole, or void. Nothing else ends it, and no time does.
+-- The end of a hold: captured whole, by the payment that was signed for it and no other transaction, or void while no payment for it
+-- may still execute. Nothing else ends it, and no time does.
 CREATE FUNCTION withdrawn(p_hold uuid, p_captured boolean, p_tx_id text, p_tick bigint, p_proof text) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE h holds; said text := CASE WHEN p_captured THEN 'tx ' || p_tx_id ELSE p_proof END; code integer;
+DECLARE h holds; paid record; said text := CASE WHEN p_captured THEN 'tx ' || p_tx_id ELSE p_proof END; code integer;
 BEGIN
   IF p_captured IS NULL OR coalesce(p_proof, '') = '' OR said IS NULL THEN RETURN -5; END IF;
   SELECT * INTO h FROM holds WHERE id = p_hold FOR NO KEY UPDATE;
@@ -94,12 +97,16 @@ BEGIN
   IF h.state <> 'OPEN' THEN
     RETURN CASE WHEN (h.state = 'CAPTURED') = p_captured AND (NOT p_captured OR h.evidence = said) THEN 1 ELSE -1 END;
   END IF;
+  SELECT p.tx_id, p.tick, p.source, l.place INTO paid FROM payment_holds l JOIN payments p ON p.id = l.payment_id WHERE l.hold_id = p_hold AND l.live;
   IF p_captured THEN
+    IF paid IS NULL OR (paid.tx_id, paid.tick) IS DISTINCT FROM (p_tx_id, p_tick) THEN RETURN -9; END IF;
     code := move(transfer_id(p_hold, 'end'), 'withdrawal', p_hold, h.account_id, platform_account('chain', h.asset), h.asset, h.amount, h.amount);
     IF code <> 0 THEN RAISE EXCEPTION 'ledger: capture of % answered %', p_hold, code USING ERRCODE = 'integrity_constraint_violation'; END IF;
-    INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, tick, archived_at, second_proof)
-    VALUES (chain_row_id('withdrawal', h.asset, p_tx_id, 0), 'withdrawal', p_tx_id, 0, h.asset, -h.amount, h.address, p_tick, clock_timestamp(), p_proof);
+    INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, counterparty, tick, archived_at, second_proof)
+    VALUES (chain_row_id('withdrawal', h.asset, p_tx_id, paid.place), 'withdrawal', p_tx_id, paid.place, h.asset, -h.amount, paid.source, h.address, p_tick,
+            clock_timestamp(), p_proof);
   ELSE
+    IF paid IS NOT NULL THEN RETURN -4; END IF;
     UPDATE accounts SET held = held - h.amount WHERE id = h.account_id;
   END IF;
   UPDATE holds SET state = CASE WHEN p_captured THEN 'CAPTURED' ELSE 'VOIDED' END, evidence = said, ended_at = clock_timestamp() WHERE id = p_hold;
@@ -111,6 +118,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE row_id uuid := chain_row_id('cost', p_asset, p_tx_id, 0); code integer;
 BEGIN
   IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN -7; END IF;
+  IF NOT EXISTS (SELECT 1 FROM payments p WHERE (p.tx_id, p.fee, p.source, p.tick) = (p_tx_id, p_amount, p_address, p_tick) AND p.state <> 'DEAD') THEN RETURN -9; END IF;
   code := move(transfer_id(row_id, 'fee'), 'cost', row_id, platform_account('house', p_asset), platform_account('chain', p_asset), p_asset, p_amount);
   IF code = 0 THEN
     INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, tick, archived_at, second_proof)
@@ -127,10 +135,17 @@ FROM (SELECT c.asset FROM accounts c WHERE c.kind = 'chain'
                        + (SELECT coalesce(sum(t.amount), 0) FROM transfers t WHERE t.debit_id = c.id AND t.act = 'faucet')) x
 UNION ALL
 SELECT 'every recorded chain row has its transfer', count(*), min(r.id::text) FROM chain_rows r
-WHERE r.kind <> 'withdrawal' AND NOT EXISTS (
-  SELECT 1 FROM transfers t WHERE t.id = transfer_id(r.id, CASE r.kind WHEN 'deposit' THEN 'deposit' ELSE 'fee' END) AND t.amount = abs(r.amount));
+WHERE r.kind IN ('deposit','cost') AND NOT EXISTS (
+  SELECT 1 FROM transfers t WHERE t.id = transfer_id(r.id, CASE r.kind WHEN 'deposit' THEN 'deposit' ELSE 'fee' END) AND t.amount = abs(r.amount))
+UNION ALL
+SELECT 'what a sweep took from one address arrived at another', count(*), min(x.tx_id)
+FROM (SELECT tx_id FROM chain_rows WHERE kind = 'sweep' GROUP BY tx_id HAVING sum(amount) <> 0 OR count(*) <> 2) x
+UNION ALL
+SELECT 'every captured hold has its payment, every payment that paid has captured its holds', count(*), min(h.id::text)
+FROM holds h LEFT JOIN payment_holds l ON l.hold_id = h.id AND l.live LEFT JOIN payments p ON p.id = l.payment_id
+WHERE (h.state = 'CAPTURED' AND (p.id IS NULL OR p.state = 'DEAD' OR h.evidence <> 'tx ' || p.tx_id))
+   OR (h.state <> 'CAPTURED' AND p.state = 'PAID') OR (h.state = 'VOIDED' AND p.id IS NOT NULL);
 
 REVOKE ALL ON FUNCTION chain_row_id, deposit_codes, deposit, withdraw, withdrawn, cost FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION withdraw TO qubix_web;
 GRANT EXECUTE ON FUNCTION deposit, withdrawn, cost TO qubix_treasury;
-GRANT SELECT ON chain_rows TO qubix_web, qubix_controller, qubix_treasury, qubix_signer;

@@ -1,4 +1,4 @@
-"""The tables' rules of chain money: recorded chain rows, and the acts of the treasury's role. The chain itself comes later."""
+"""The acts of chain money, and what a user may read of it. Its tables: tables.py."""
 
 from __future__ import annotations
 
@@ -6,52 +6,34 @@ import dataclasses
 from collections.abc import Sequence
 from uuid import UUID
 
-import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from qubix.kernel.money import Asset, Qu
 from qubix.ledger.model import Code
 from qubix.postgres.call import Caller
-from qubix.postgres.metadata import declare_sql, metadata
+from qubix.postgres.metadata import declare_sql
+from qubix.treasury import tables as _tables  # noqa: F401  (declares them)
 
-chain_rows = sa.Table(
-    "chain_rows",
-    metadata,
-    sa.Column("id", pg.UUID(as_uuid=True), primary_key=True, comment="also the subject of the transfer that goes with it"),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("tx_id", sa.Text, nullable=False),
-    sa.Column("index", sa.Integer, nullable=False),
-    sa.Column("asset", sa.SmallInteger, nullable=False),
-    sa.Column("amount", sa.BigInteger, nullable=False, comment="what it did to the money that we hold on the chain"),
-    sa.Column("address", sa.Text, nullable=False),
-    sa.Column("tick", sa.BigInteger, nullable=False),
-    sa.Column("archived_at", sa.DateTime(timezone=True), nullable=False, comment="when the archive showed it, n ticks past its own"),
-    sa.Column("second_proof", sa.Text, nullable=False, comment="what agreed with the archive"),
-    sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")),
-    sa.CheckConstraint("kind IN ('deposit','withdrawal','cost')", name="kind"),
-    sa.CheckConstraint("CASE kind WHEN 'deposit' THEN amount > 0 ELSE amount < 0 END", name="amount"),
-    sa.CheckConstraint("length(tx_id) BETWEEN 1 AND 200 AND index >= 0 AND tick >= 0 AND length(second_proof) > 0", name="proved"),
-    sa.Index("chain_rows_address_tick_idx", "address", "tick"),
-)
+declare_sql(__file__, "walls.sql", order=44)
 declare_sql(__file__, "acts.sql", order=45)
+declare_sql(__file__, "payments.sql", order=46)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Deposit:
     """One payment that the archive shows and a second proof confirms.
 
-    Args: owner, whose wallet it enters (None: suspense); index, its place within the transaction; proof, what agreed.
+    Whose wallet it enters follows from the address. Args: index, its place within the transaction; proof, what agreed; payer, whose it was.
     """
 
     tx_id: str
     index: int
     asset: Asset
     amount: Qu
-    owner: UUID | None
     address: str
     tick: int
     proof: str
+    payer: str
 
 
 class TreasuryStore:
@@ -71,10 +53,10 @@ class TreasuryStore:
             [d.index for d in deposits],
             [d.asset.value for d in deposits],
             [d.amount for d in deposits],
-            [d.owner for d in deposits],
             [d.address for d in deposits],
             [d.tick for d in deposits],
             [d.proof for d in deposits],
+            [d.payer for d in deposits],
         )
         return [Code(code) for code in codes]
 

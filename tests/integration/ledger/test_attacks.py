@@ -24,6 +24,9 @@ LEDGER_TABLES = (
     "disputes",
     "rulings",
     "chain_rows",
+    "chain_addresses",
+    "payments",
+    "payment_holds",
 )
 MAY_CALL = {
     "open_wallets": {WEB},
@@ -40,6 +43,11 @@ MAY_CALL = {
     "deposit": {TREASURY},
     "withdrawn": {TREASURY},
     "cost": {TREASURY},
+    "give_address": {WEB},
+    "sign_payout": {SIGNER},
+    "sign_sweep": {SIGNER},
+    "payment_unknown": {TREASURY},
+    "payment_ended": {TREASURY},
     "audit": {WEB, CONTROLLER, TREASURY},
     "found_ledger": set(),
     "move": set(),

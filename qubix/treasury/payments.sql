@@ -1,0 +1,110 @@
+-- What the signer signs and what becomes of it. Answers as in ledger/acts.sql. A payment is stored before anything is sent; while it may
+-- still execute its holds are in no other one (payment_holds_hold_key), and its source signs nothing else (payments_source_key).
+
+-- A deposit address for a user: the one they have, or a free one; NULL while the signer has made none.
+CREATE FUNCTION give_address(p_user uuid) RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE found text;
+BEGIN
+  IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN NULL; END IF;
+  PERFORM 1 FROM users WHERE id = p_user FOR NO KEY UPDATE;
+  SELECT identity INTO found FROM chain_addresses WHERE user_id = p_user;
+  IF found IS NOT NULL THEN RETURN found; END IF;
+  UPDATE chain_addresses SET user_id = p_user, given_at = clock_timestamp()
+  WHERE identity = (SELECT identity FROM chain_addresses WHERE purpose = 'user' AND user_id IS NULL ORDER BY made_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+  RETURNING identity INTO found;
+  RETURN found;
+END $$;
+
+-- Open holds for which nothing is signed, oldest first, with what the ceilings are judged by. A user's deposit address may be halted alone.
+CREATE VIEW payable_holds AS
+SELECT h.id, h.account_id, w.owner_id AS user_id, h.amount, h.address, h.created_at, a.hold_id IS NOT NULL AS approved,
+       EXISTS (SELECT 1 FROM payout_halts s WHERE s.subject = '*' OR s.subject = d.identity) AS halted,
+       (SELECT coalesce(sum(o.amount), 0) FROM payment_holds l JOIN payments p ON p.id = l.payment_id JOIN holds o ON o.id = l.hold_id
+        WHERE l.live AND p.signed_at > clock_timestamp() - interval '1 day' AND o.account_id = h.account_id) AS user_day,
+       (SELECT coalesce(sum(o.amount), 0) FROM payment_holds l JOIN payments p ON p.id = l.payment_id JOIN holds o ON o.id = l.hold_id
+        WHERE l.live AND p.signed_at > clock_timestamp() - interval '1 day') AS wallet_day
+FROM holds h JOIN accounts w ON w.id = h.account_id LEFT JOIN payout_approvals a ON a.hold_id = h.id LEFT JOIN chain_addresses d ON d.user_id = w.owner_id
+WHERE h.state = 'OPEN' AND NOT EXISTS (SELECT 1 FROM payment_holds l WHERE l.hold_id = h.id AND l.live);
+
+-- Store a signed payout: holds in the order of their places. Refused (-9) past a ceiling without an approval, or while payouts are halted.
+CREATE FUNCTION sign_payout(p_id uuid, p_source text, p_destination text, p_amount bigint, p_fee bigint, p_tick bigint, p_input_type integer, p_payload bytea,
+                            p_encoded bytea, p_tx_id text, p_before_transfers bigint, p_before_amount bigint, p_holds uuid[])
+RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE n integer; total numeric; alone text;
+BEGIN
+  IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN -7; END IF;
+  IF coalesce(cardinality(p_holds), 0) NOT BETWEEN 1 AND 25 THEN RETURN -5; END IF;
+  IF EXISTS (SELECT 1 FROM payments WHERE id = p_id) THEN
+    RETURN CASE WHEN (SELECT tx_id FROM payments WHERE id = p_id) = p_tx_id THEN 1 ELSE -1 END;
+  END IF;
+  PERFORM 1 FROM holds WHERE id = ANY(p_holds) ORDER BY id FOR NO KEY UPDATE;
+  SELECT count(*), sum(amount), min(address) INTO n, total, alone FROM payable_holds WHERE id = ANY(p_holds);
+  IF n <> cardinality(p_holds) OR NOT EXISTS (SELECT 1 FROM chain_addresses WHERE identity = p_source AND purpose = 'hot') THEN RETURN -4; END IF;
+  IF total + p_fee IS DISTINCT FROM p_amount THEN RETURN -5; END IF;
+  IF p_input_type = 0 AND (n <> 1 OR p_fee <> 0 OR p_destination <> alone) THEN RETURN -5; END IF;
+  IF EXISTS (
+      SELECT 1 FROM (SELECT h.*, sum(amount) OVER (PARTITION BY account_id) AS user_now, sum(amount) OVER () AS wallet_now FROM payable_holds h WHERE id = ANY(p_holds)) b
+      CROSS JOIN signer_limits m
+      WHERE b.halted OR NOT b.approved AND (b.amount > m.payment_max OR b.user_day + b.user_now > m.user_day_max OR b.wallet_day + b.wallet_now > m.wallet_day_max))
+  THEN RETURN -9; END IF;
+  INSERT INTO payments (id, kind, source, destination, amount, fee, tick, input_type, payload, encoded, tx_id, before_transfers, before_amount)
+  VALUES (p_id, 'payout', p_source, p_destination, p_amount, p_fee, p_tick, p_input_type, p_payload, p_encoded, p_tx_id, p_before_transfers, p_before_amount);
+  INSERT INTO payment_holds (payment_id, place, hold_id) SELECT p_id, u.place - 1, u.id FROM unnest(p_holds) WITH ORDINALITY AS u (id, place);
+  RETURN 0;
+END $$;
+
+-- Store a signed sweep: from one of our deposit addresses to our hot one, and nowhere else, at most what is recorded there.
+CREATE FUNCTION sign_sweep(p_id uuid, p_source text, p_destination text, p_amount bigint, p_tick bigint, p_encoded bytea, p_tx_id text,
+                           p_before_transfers bigint, p_before_amount bigint)
+RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+  IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN -7; END IF;
+  IF EXISTS (SELECT 1 FROM payments WHERE id = p_id) THEN
+    RETURN CASE WHEN (SELECT tx_id FROM payments WHERE id = p_id) = p_tx_id THEN 1 ELSE -1 END;
+  END IF;
+  IF NOT EXISTS (SELECT 1 FROM chain_addresses WHERE identity = p_source AND purpose <> 'hot')
+     OR NOT EXISTS (SELECT 1 FROM chain_addresses WHERE identity = p_destination AND purpose = 'hot') THEN RETURN -4; END IF;
+  IF EXISTS (SELECT 1 FROM payout_halts WHERE subject IN ('*', p_source)) THEN RETURN -9; END IF;
+  IF p_amount IS NULL OR p_amount <= 0 OR p_amount > (SELECT coalesce(sum(amount), 0) FROM chain_rows WHERE address = p_source) THEN RETURN -5; END IF;
+  INSERT INTO payments (id, kind, source, destination, amount, fee, tick, input_type, payload, encoded, tx_id, before_transfers, before_amount)
+  VALUES (p_id, 'sweep', p_source, p_destination, p_amount, 0, p_tick, 0, '', p_encoded, p_tx_id, p_before_transfers, p_before_amount);
+  RETURN 0;
+END $$;
+
+-- Neither paid nor dead by what is known: it stays as it is, is asked about again, and a person is told.
+CREATE FUNCTION payment_unknown(p_id uuid, p_reason text) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+  UPDATE payments SET state = 'UNKNOWN', reason = p_reason WHERE id = p_id AND ended_at IS NULL;
+  RETURN CASE WHEN FOUND THEN 0 WHEN EXISTS (SELECT 1 FROM payments WHERE id = p_id) THEN -4 ELSE -2 END;
+END $$;
+
+-- The end of a payment, once. Paid: after its holds are captured and its fee is booked (by withdrawn and cost), or with the sweep's two rows.
+-- Dead: nothing moved and nothing can any more; its holds may be signed for again.
+CREATE FUNCTION payment_ended(p_id uuid, p_paid boolean, p_proof text) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE p payments;
+BEGIN
+  IF p_paid IS NULL OR coalesce(p_proof, '') = '' THEN RETURN -5; END IF;
+  PERFORM 1 FROM holds WHERE id IN (SELECT hold_id FROM payment_holds WHERE payment_id = p_id) ORDER BY id FOR NO KEY UPDATE;
+  SELECT * INTO p FROM payments WHERE id = p_id FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN -2; END IF;
+  IF p.ended_at IS NOT NULL THEN RETURN CASE WHEN (p.state = 'PAID') = p_paid THEN 1 ELSE -1 END; END IF;
+  IF p_paid AND p.kind = 'payout' THEN
+    IF EXISTS (SELECT 1 FROM payment_holds l JOIN holds h ON h.id = l.hold_id WHERE l.payment_id = p_id AND (h.state, h.evidence) IS DISTINCT FROM ('CAPTURED', 'tx ' || p.tx_id))
+       OR p.fee > 0 AND NOT EXISTS (SELECT 1 FROM chain_rows WHERE id = chain_row_id('cost', 1::smallint, p.tx_id, 0)) THEN RETURN -4; END IF;
+  ELSIF p_paid THEN
+    INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, counterparty, tick, archived_at, second_proof)
+    VALUES (chain_row_id('sweep', 1::smallint, p.tx_id, 0), 'sweep', p.tx_id, 0, 1, -p.amount, p.source, p.destination, p.tick, clock_timestamp(), p_proof),
+           (chain_row_id('sweep', 1::smallint, p.tx_id, 1), 'sweep', p.tx_id, 1, 1, p.amount, p.destination, p.source, p.tick, clock_timestamp(), p_proof);
+  ELSE
+    IF EXISTS (SELECT 1 FROM payment_holds l JOIN holds h ON h.id = l.hold_id WHERE l.payment_id = p_id AND h.state <> 'OPEN') THEN RETURN -4; END IF;
+    UPDATE payment_holds SET live = false WHERE payment_id = p_id;
+  END IF;
+  UPDATE payments SET state = CASE WHEN p_paid THEN 'PAID' ELSE 'DEAD' END, reason = p_proof, ended_at = clock_timestamp() WHERE id = p_id;
+  RETURN 0;
+END $$;
+
+REVOKE ALL ON FUNCTION give_address, sign_payout, sign_sweep, payment_unknown, payment_ended FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION give_address TO qubix_web;
+GRANT EXECUTE ON FUNCTION sign_payout, sign_sweep TO qubix_signer;
+GRANT EXECUTE ON FUNCTION payment_unknown, payment_ended TO qubix_treasury;
+GRANT SELECT ON payable_holds TO qubix_web, qubix_treasury, qubix_signer;
