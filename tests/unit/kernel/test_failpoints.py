@@ -1,0 +1,55 @@
+"""Failpoints: armed by the environment, silent otherwise."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from qubix.kernel import failpoints
+from qubix.kernel.failpoints import VARIABLE, Failpoint
+
+PROGRAM = """
+from qubix.kernel.failpoints import reach
+for place in ("treasury.read", "treasury.credited", "treasury.read"):
+    print(place, flush=True)
+    reach(place)
+"""
+
+
+def run(setting: str | None) -> tuple[int, list[str]]:
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    if setting is not None:
+        environment[VARIABLE] = setting
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=30, check=False)
+    return done.returncode, done.stdout.split()
+
+
+def test_nothing_happens_where_nothing_is_armed() -> None:
+    assert run(None) == (0, ["treasury.read", "treasury.credited", "treasury.read"])
+    failpoints.reach("treasury.read")
+
+
+@pytest.mark.parametrize(
+    ("setting", "reached"),
+    [
+        ("treasury.credited", ["treasury.read", "treasury.credited"]),
+        ("treasury.read:2", ["treasury.read", "treasury.credited", "treasury.read"]),
+    ],
+)
+def test_the_process_ends_by_kill_at_the_place_and_the_time_that_are_armed(setting: str, reached: list[str]) -> None:
+    assert run(setting) == (-signal.SIGKILL, reached)
+
+
+def test_a_place_is_counted_by_its_own_name_and_strikes_once() -> None:
+    armed = Failpoint("a:2")
+    assert [armed.reach(name) for name in ("a", "b", "a", "a", "a")] == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize("setting", ["a:0", "a:-1", "a:many"])
+def test_a_number_of_times_that_is_none_is_refused(setting: str) -> None:
+    with pytest.raises(ValueError, match=r"invalid literal|counts from 1"):
+        Failpoint(setting)
