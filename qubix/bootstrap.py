@@ -22,6 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 import qubix
 from qubix.capacity.service import CapacityService
 from qubix.capacity.store import CapacityStore
+from qubix.chains.qubic.pace import RpcLimits
+from qubix.chains.qubic.rpc import QubicRpc, Wire
 from qubix.escrow.service import EscrowService
 from qubix.escrow.store import EscrowStore
 from qubix.estimates.service import EstimatesService
@@ -101,6 +103,12 @@ class Resources:
         return Passwords()
 
     @cached_property
+    def qubic(self) -> QubicRpc:
+        """The Qubic network, by the configured endpoints."""
+        limits = RpcLimits(requests_per_s=self.settings.qubic_requests_per_s)
+        return QubicRpc(Wire(self.settings.qubic_rpc_urls, clock=self.clock, limits=limits))
+
+    @cached_property
     def search(self) -> OfferSearch:
         """The marketplace's search, over connections of its own."""
         return OfferSearch(self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False))
@@ -114,6 +122,8 @@ class Resources:
         await self.wakes.flush()
         if "search" in self.__dict__:
             await self.search.close()
+        if "qubic" in self.__dict__:
+            await self.qubic.close()
         await dispose(self.engine)
 
 

@@ -25,6 +25,10 @@ class Settings(BaseSettings):
     """Blobs, logs, the embedded server."""
     network: Literal["none", "devnet", "mainnet"] = "none"
     """Stored at the database's birth; must agree with it at every start."""
+    qubic_rpc_urls: tuple[str, ...] = ("https://rpc.qubic.org",)
+    """Endpoints of Qubic's RPC, as a JSON list; with two or more, every verdict on a payment needs two of them."""
+    qubic_requests_per_s: float = Field(5.0, gt=0)
+    """Requests that one process sends to all endpoints together; the public ones publish no limit."""
     public_url: str = "http://127.0.0.1:8080"
     """Where clients reach the web layer; cookies are Secure when it is https."""
     cors_origins: tuple[str, ...] = ()
