@@ -29,6 +29,12 @@ class Settings(BaseSettings):
     """Endpoints of Qubic's RPC, as a JSON list; with two or more, every verdict on a payment needs two of them."""
     qubic_requests_per_s: float = Field(5.0, gt=0)
     """Requests that one process sends to all endpoints together; the public ones publish no limit."""
+    devnet_tick_s: float = Field(1.0, gt=0)
+    """Seconds from tick to tick of the devnet that `qubix up` starts."""
+    signer_key_file: Path | None = None
+    """File of mode 0600 with the key under which the signer's seeds are encrypted; only the signer reads it."""
+    sweep_min: int = Field(1, gt=0)
+    """The least that is moved from a deposit address to the paying one."""
     public_url: str = "http://127.0.0.1:8080"
     """Where clients reach the web layer; cookies are Secure when it is https."""
     cors_origins: tuple[str, ...] = ()

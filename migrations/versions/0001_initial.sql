@@ -2295,6 +2295,7 @@ GRANT SELECT,DELETE ON TABLE public.join_tokens TO qubix_controller;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.leaders TO qubix_controller;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.leaders TO qubix_fabric;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.leaders TO qubix_treasury;
+GRANT SELECT,INSERT,UPDATE ON TABLE public.leaders TO qubix_signer;
 GRANT SELECT ON TABLE public.leaders TO qubix_web;
 GRANT SELECT ON TABLE public.ledger_network TO qubix_web;
 GRANT SELECT ON TABLE public.ledger_network TO qubix_controller;
