@@ -7,17 +7,23 @@ import signal
 from typing import Final
 
 VARIABLE: Final = "QUBIX_FAILPOINT"
-"""`name`, or `name:n` for the n-th time that the place is reached. Unset in production: nothing happens then."""
+"""`name`, or `name:n` for the n-th time that the place is reached. Unset in production: nothing happens then.
+
+`name:n:stop` freezes the process there instead, so that a test can end another one, such as the database, and let it go on (SIGCONT)."""
 
 
 class Failpoint:
     """One armed place. Args: setting, as in VARIABLE; empty arms none. Raises: ValueError for a number that is none, or below 1."""
 
     def __init__(self, setting: str) -> None:
-        self.name, _, times = setting.partition(":")
+        self.name, _, how = setting.partition(":")
+        times, _, deed = how.partition(":")
         self._left = int(times) if times else 1
         if self._left < 1:
             raise ValueError(f"{VARIABLE} counts from 1")
+        if deed not in ("", "stop"):
+            raise ValueError(f"{VARIABLE} kills, or stops")
+        self.deed = signal.SIGSTOP if deed else signal.SIGKILL
 
     def reach(self, name: str) -> bool:
         """Count one arrival at `name`. Returns whether it is the one at which the process is to end."""
@@ -36,4 +42,4 @@ def reach(name: str) -> None:
     Args: name, as "treasury.credited": the process, and what it has just done.
     """
     if _ARMED.name and _ARMED.reach(name):
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), _ARMED.deed)

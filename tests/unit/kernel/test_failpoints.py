@@ -44,12 +44,23 @@ def test_the_process_ends_by_kill_at_the_place_and_the_time_that_are_armed(setti
     assert run(setting) == (-signal.SIGKILL, reached)
 
 
+def test_a_process_that_is_stopped_at_its_place_goes_on_when_it_is_let() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], env={**os.environ, VARIABLE: "treasury.credited:1:stop"}, stdout=subprocess.PIPE, text=True
+    )
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    process.send_signal(signal.SIGCONT)
+    said, _ = process.communicate(timeout=30)
+    assert (process.returncode, said.split()) == (0, ["treasury.read", "treasury.credited", "treasury.read"])
+
+
 def test_a_place_is_counted_by_its_own_name_and_strikes_once() -> None:
     armed = Failpoint("a:2")
     assert [armed.reach(name) for name in ("a", "b", "a", "a", "a")] == [False, False, True, False, False]
 
 
-@pytest.mark.parametrize("setting", ["a:0", "a:-1", "a:many"])
+@pytest.mark.parametrize("setting", ["a:0", "a:-1", "a:many", "a:1:sleep"])
 def test_a_number_of_times_that_is_none_is_refused(setting: str) -> None:
-    with pytest.raises(ValueError, match=r"invalid literal|counts from 1"):
+    with pytest.raises(ValueError, match=r"invalid literal|counts from 1|kills, or stops"):
         Failpoint(setting)
