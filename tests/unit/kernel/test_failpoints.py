@@ -51,7 +51,7 @@ def test_a_process_that_is_stopped_at_its_place_goes_on_when_it_is_let() -> None
     _, status = os.waitpid(process.pid, os.WUNTRACED)
     assert os.WIFSTOPPED(status)
     process.send_signal(signal.SIGCONT)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate()
     assert (process.returncode, said.split()) == (0, ["treasury.read", "treasury.credited", "treasury.read"])
 
 
