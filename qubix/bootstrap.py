@@ -30,6 +30,8 @@ from qubix.estimates.service import EstimatesService
 from qubix.identity.passwords import Passwords
 from qubix.identity.service import IdentityService
 from qubix.identity.store import IdentityStore
+from qubix.identity.wallet_store import WalletStore
+from qubix.identity.wallets import WalletLogins
 from qubix.intake.service import IntakeService
 from qubix.intake.store import IntakeStore
 from qubix.jobs.blobs import Blob, BlobStore
@@ -182,6 +184,10 @@ class Scope:
         return IdentityService(
             IdentityStore(self.connection), clock=self.clock, passwords=self.resources.passwords, open_wallets=self.ledger.open_wallets
         )
+
+    @cached_property
+    def wallet_logins(self) -> WalletLogins:
+        return WalletLogins(WalletStore(self.connection), self.identity, public_url=self._settings.public_url)
 
     @cached_property
     def capacity(self) -> CapacityService:

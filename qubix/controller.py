@@ -263,6 +263,7 @@ class Controller:
     async def _forget_sessions(self) -> None:
         async with self._scope() as s:
             await s.identity.sweep()
+            await s.wallet_logins.sweep()
 
     async def _forget_events(self) -> None:
         async with self._scope() as s:

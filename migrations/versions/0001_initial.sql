@@ -657,6 +657,15 @@ BEGIN
   INSERT INTO rulings (escrow_id, arbiter_id, to_payee, reason) VALUES (p_escrow, p_arbiter, p_to_payee, p_reason);
   RETURN 0;
 END $$;
+CREATE FUNCTION public.set_email(p_user uuid, p_email text, OUT outcome text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+  UPDATE users SET email = p_email WHERE id = p_user AND (email IS NULL OR email = p_email);
+  outcome := CASE WHEN FOUND THEN 'set' ELSE 'kept' END;
+EXCEPTION WHEN unique_violation THEN outcome := 'taken';
+END $$;
 CREATE FUNCTION public.settle(p_escrow uuid, p_outcome text, p_lines text[], p_payees uuid[], p_gross bigint[], p_metered_ms bigint[], p_fee_bps integer, p_window interval, p_decision interval) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
@@ -1739,7 +1748,7 @@ CREATE TABLE public.uploads (
 );
 CREATE TABLE public.users (
     id uuid NOT NULL,
-    email text NOT NULL,
+    email text,
     name text DEFAULT ''::text NOT NULL,
     password_hash text,
     roles text[] DEFAULT '{}'::text[] NOT NULL,
@@ -1747,6 +1756,32 @@ CREATE TABLE public.users (
     disabled_at timestamp with time zone,
     CONSTRAINT users_email_check CHECK (((email = lower(email)) AND ((length(email) >= 3) AND (length(email) <= 320)))),
     CONSTRAINT users_roles_check CHECK ((roles <@ ARRAY['operator'::text, 'arbiter'::text]))
+);
+COMMENT ON COLUMN public.users.email IS 'NULL: made by a wallet''s login, which has set none yet';
+CREATE TABLE public.wallet_challenges (
+    nonce text NOT NULL,
+    identity text NOT NULL,
+    text text NOT NULL,
+    purpose text NOT NULL,
+    user_id uuid,
+    created_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    used_at timestamp with time zone,
+    CONSTRAINT wallet_challenges_identity_check CHECK ((identity ~ '^[A-Z]{60}$'::text)),
+    CONSTRAINT wallet_challenges_nonce_check CHECK ((nonce ~ '^[0-9a-f]{32}$'::text)),
+    CONSTRAINT wallet_challenges_purpose_check CHECK (((purpose = ANY (ARRAY['login'::text, 'link'::text])) AND ((purpose = 'link'::text) = (user_id IS NOT NULL)))),
+    CONSTRAINT wallet_challenges_short_check CHECK (((expires_at > created_at) AND (expires_at <= (created_at + '00:05:00'::interval)))),
+    CONSTRAINT wallet_challenges_text_check CHECK (((length(text) > 32) AND (POSITION((identity) IN (text)) > 0) AND (POSITION((nonce) IN (text)) > 0)))
+);
+COMMENT ON COLUMN public.wallet_challenges.text IS 'what is signed; nothing that a wallet says it has signed is looked at';
+COMMENT ON COLUMN public.wallet_challenges.user_id IS 'the account that the identity is added to';
+CREATE TABLE public.wallet_identities (
+    identity text NOT NULL,
+    user_id uuid NOT NULL,
+    scheme text NOT NULL,
+    linked_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT wallet_identities_identity_check CHECK ((identity ~ '^[A-Z]{60}$'::text)),
+    CONSTRAINT wallet_identities_scheme_check CHECK ((scheme = ANY (ARRAY['walletconnect'::text, 'extension'::text, 'manual'::text])))
 );
 ALTER TABLE ONLY public.device_metrics ATTACH PARTITION public.device_metrics_default DEFAULT;
 INSERT INTO public.accounts (id, asset, kind, owner_id, posted, held, seq, closed) VALUES (1, 1, 'chain', NULL, 0, 0, 0, false);
@@ -1897,6 +1932,10 @@ ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_email_key UNIQUE (email);
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.wallet_challenges
+    ADD CONSTRAINT wallet_challenges_pkey PRIMARY KEY (nonce);
+ALTER TABLE ONLY public.wallet_identities
+    ADD CONSTRAINT wallet_identities_pkey PRIMARY KEY (identity);
 CREATE INDEX accounts_owner_idx ON public.accounts USING btree (owner_id, kind);
 CREATE UNIQUE INDEX accounts_platform_key ON public.accounts USING btree (kind, asset) WHERE (owner_id IS NULL);
 CREATE UNIQUE INDEX accounts_wallet_key ON public.accounts USING btree (owner_id, asset) WHERE (kind = 'wallet'::text);
@@ -1949,6 +1988,9 @@ CREATE UNIQUE INDEX quotes_one_open_per_user_key ON public.quotes USING btree (u
 CREATE INDEX sessions_expires_at_idx ON public.sessions USING btree (expires_at);
 CREATE INDEX sessions_user_id_idx ON public.sessions USING btree (user_id);
 CREATE INDEX uploads_sha256_idx ON public.uploads USING btree (sha256);
+CREATE INDEX wallet_challenges_expires_at_idx ON public.wallet_challenges USING btree (expires_at);
+CREATE INDEX wallet_challenges_user_id_idx ON public.wallet_challenges USING btree (user_id);
+CREATE INDEX wallet_identities_user_id_idx ON public.wallet_identities USING btree (user_id);
 ALTER INDEX public.device_metrics_device_id_at_idx ATTACH PARTITION public.device_metrics_default_device_id_at_idx;
 CREATE CONSTRAINT TRIGGER accounts_end AFTER INSERT OR UPDATE OF closed ON public.accounts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (new.closed) EXECUTE FUNCTION public.final_is_closed();
 CREATE TRIGGER accounts_keep AFTER DELETE OR UPDATE OF id, asset, kind, owner_id ON public.accounts FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
@@ -2116,6 +2158,10 @@ ALTER TABLE ONLY public.uploads
     ADD CONSTRAINT uploads_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.users(id);
 ALTER TABLE ONLY public.uploads
     ADD CONSTRAINT uploads_sha256_fkey FOREIGN KEY (sha256) REFERENCES public.blobs(sha256);
+ALTER TABLE ONLY public.wallet_challenges
+    ADD CONSTRAINT wallet_challenges_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+ALTER TABLE ONLY public.wallet_identities
+    ADD CONSTRAINT wallet_identities_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
 GRANT USAGE ON SCHEMA public TO qubix_web;
 GRANT USAGE ON SCHEMA public TO qubix_controller;
 GRANT USAGE ON SCHEMA public TO qubix_fabric;
@@ -2200,6 +2246,8 @@ REVOKE ALL ON FUNCTION public.resolve(p_earning uuid, p_decision interval) FROM 
 GRANT ALL ON FUNCTION public.resolve(p_earning uuid, p_decision interval) TO qubix_controller;
 REVOKE ALL ON FUNCTION public.rule(p_escrow uuid, p_arbiter uuid, p_to_payee bigint, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.rule(p_escrow uuid, p_arbiter uuid, p_to_payee bigint, p_reason text) TO qubix_web;
+REVOKE ALL ON FUNCTION public.set_email(p_user uuid, p_email text, OUT outcome text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.set_email(p_user uuid, p_email text, OUT outcome text) TO qubix_web;
 REVOKE ALL ON FUNCTION public.settle(p_escrow uuid, p_outcome text, p_lines text[], p_payees uuid[], p_gross bigint[], p_metered_ms bigint[], p_fee_bps integer, p_window interval, p_decision interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.settle(p_escrow uuid, p_outcome text, p_lines text[], p_payees uuid[], p_gross bigint[], p_metered_ms bigint[], p_fee_bps integer, p_window interval, p_decision interval) TO qubix_controller;
 REVOKE ALL ON FUNCTION public.share_of(p_total bigint, p_before numeric, p_weight bigint, p_sum numeric) FROM PUBLIC;
@@ -2376,3 +2424,7 @@ GRANT SELECT(roles) ON TABLE public.users TO qubix_controller;
 GRANT SELECT(roles) ON TABLE public.users TO qubix_treasury;
 GRANT SELECT(created_at) ON TABLE public.users TO qubix_controller;
 GRANT SELECT(created_at) ON TABLE public.users TO qubix_treasury;
+GRANT SELECT,INSERT ON TABLE public.wallet_challenges TO qubix_web;
+GRANT SELECT,DELETE ON TABLE public.wallet_challenges TO qubix_controller;
+GRANT UPDATE(used_at) ON TABLE public.wallet_challenges TO qubix_web;
+GRANT SELECT,INSERT,DELETE ON TABLE public.wallet_identities TO qubix_web;

@@ -98,10 +98,10 @@ class Principal:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class User:
-    """An account."""
+    """An account. email: None for one made by a wallet's login, until it sets one."""
 
     id: UserId
-    email: str
+    email: str | None
     name: str
     roles: frozenset[Role]
     created_at: dt.datetime

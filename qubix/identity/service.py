@@ -82,6 +82,10 @@ class IdentityService:
         user = _user(await self._store.set_roles(added.id, sorted(role.value for role in Role)))
         return user, await self.add_key(user.id, "first operator", [scope.value for scope in Scope])
 
+    async def add_without_address(self) -> User:
+        """Make an account with its wallets that has neither address nor password: whoever makes it gives it a way in."""
+        return await self._add(None, None, "")
+
     async def login(self, email: str, password: str, *, kind: Via = Via.BEARER) -> tuple[User, Session]:
         """Open a session for whoever knows the password. Unknown addresses take the same time.
 
@@ -132,20 +136,34 @@ class IdentityService:
         return _user(await self._store.user(user_id))
 
     async def patch_me(
-        self, user_id: UserId, *, name: str | None = None, password: str | None = None, current_password: str | None = None
+        self,
+        user_id: UserId,
+        *,
+        name: str | None = None,
+        email: str | None = None,
+        password: str | None = None,
+        current_password: str | None = None,
+        within: frozenset[Scope] = model.ALL_SCOPES,
     ) -> User:
-        """Change the name, or the password (which needs the current one and closes every session).
+        """Change the name or the password, or set the address of an account that has none.
 
-        Raises: Invalid; WrongLogin when the current password is wrong.
+        Another password needs the current one; an account without any may set its first. Either closes every session.
+        Args: within, the scopes of the credential that asks: a first password gives away no less than all of them.
+        Raises: Invalid; EmailTaken; Conflict where there is another address; ScopeMissing; WrongLogin when the current password is wrong.
         """
+        if email is not None:
+            await self._set_email(user_id, model.normal_email(email))
         hashed = None
         if password is not None:
             model.check_password(password)
-            if not await self._passwords.verify(current_password or "", await self._store.password_hash(user_id)):
-                raise WrongLogin("The current password is wrong.", next_step="Give the current password to set another.")
+            await self._check_may_set_password(user_id, current_password, within)
             hashed = await self._passwords.hash(password)
-            await self._store.end_sessions(user_id)
+            await self.end_sessions(user_id)
         return _user(await self._store.patch_user(user_id, None if name is None else model.check_name(name), hashed))
+
+    async def end_sessions(self, user_id: UserId) -> int:
+        """Close every session of an account; its API keys stay. Returns how many."""
+        return await self._store.end_sessions(user_id)
 
     async def add_key(
         self, user_id: UserId, name: str, scopes: list[str] | None = None, *, within: frozenset[Scope] = model.ALL_SCOPES
@@ -203,13 +221,34 @@ class IdentityService:
         """Forget expired sessions and idempotency keys past retention. Returns how many rows."""
         return await self._store.sweep(model.IDEMPOTENCY_RETENTION_S, SWEEP_BATCH_MAX)
 
-    async def _add(self, email: str, password_hash: str | None, name: str) -> User:
+    async def _set_email(self, user_id: UserId, email: str) -> None:
+        outcome = await self._store.set_email(user_id, email)
+        if outcome == "taken":
+            raise _email_taken()
+        if outcome == "kept":
+            raise Conflict("The account has another address, and keeps it.", next_step="Use that one.", field="email")
+
+    async def _check_may_set_password(self, user_id: UserId, current: str | None, within: frozenset[Scope]) -> None:
+        known = await self._store.password_hash(user_id)
+        if known is not None or current is not None:
+            if not await self._passwords.verify(current or "", known):
+                raise WrongLogin("The current password is wrong.", next_step="Give the current password to set another.")
+            return
+        model.check_within(model.ALL_SCOPES, within)
+        if (await self.me(user_id)).email is None:
+            raise Invalid("A password is of use only with an e-mail address.", next_step="Send both: email and password.", field="email")
+
+    async def _add(self, email: str | None, password_hash: str | None, name: str) -> User:
         row = await self._store.add_user(new_id(), email, name, password_hash)
         if row is None:
-            raise EmailTaken("There is an account with this address already.", next_step="Log in instead.", field="email")
+            raise _email_taken()
         user = _user(row)
         await self._open_wallets(user.id)
         return user
+
+
+def _email_taken() -> EmailTaken:
+    return EmailTaken("There is an account with this address already.", next_step="Log in instead.", field="email")
 
 
 def _user(row: Any) -> User:

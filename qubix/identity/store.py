@@ -1,4 +1,4 @@
-"""Tables and SQL of accounts: users, API keys, sessions, idempotency keys."""
+"""SQL of accounts: users, API keys, sessions, idempotency keys."""
 
 from __future__ import annotations
 
@@ -8,71 +8,11 @@ from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from qubix.postgres.metadata import declare_sql, metadata
+from qubix.identity import tables as tables
+from qubix.postgres.metadata import declare_sql
 
-_NOW: Final = sa.text("now()")
-
-
-def _at(name: str, *, nullable: bool = False, default: bool = False) -> sa.Column[dt.datetime]:
-    return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable, server_default=_NOW if default else None)
-
-
-users = sa.Table(
-    "users",
-    metadata,
-    sa.Column("id", pg.UUID(as_uuid=True), primary_key=True),
-    sa.Column("email", sa.Text, nullable=False, unique=True),
-    sa.Column("name", sa.Text, nullable=False, server_default=""),
-    sa.Column("password_hash", sa.Text),
-    sa.Column("roles", pg.ARRAY(sa.Text), nullable=False, server_default="{}"),
-    _at("created_at", default=True),
-    _at("disabled_at", nullable=True),
-    sa.CheckConstraint("email = lower(email) AND length(email) BETWEEN 3 AND 320", name="email"),
-    sa.CheckConstraint("roles <@ ARRAY['operator','arbiter']", name="roles"),
-)
-api_keys = sa.Table(
-    "api_keys",
-    metadata,
-    sa.Column("id", pg.UUID(as_uuid=True), primary_key=True),
-    sa.Column("user_id", sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("prefix", sa.Text, nullable=False),
-    sa.Column("key_hash", sa.LargeBinary, nullable=False, unique=True),
-    sa.Column("scopes", pg.ARRAY(sa.Text), nullable=False),
-    _at("created_at", default=True),
-    _at("last_used_at", nullable=True),
-    sa.CheckConstraint("length(key_hash) = 32", name="key_hash"),
-)
-sessions = sa.Table(
-    "sessions",
-    metadata,
-    sa.Column("id", pg.UUID(as_uuid=True), primary_key=True),
-    sa.Column("user_id", sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
-    sa.Column("token_hash", sa.LargeBinary, nullable=False, unique=True),
-    sa.Column("kind", sa.Text, nullable=False),
-    _at("created_at", default=True),
-    _at("expires_at"),
-    sa.CheckConstraint("kind IN ('browser','bearer')", name="kind"),
-    sa.CheckConstraint("length(token_hash) = 32", name="token_hash"),
-    sa.Index("sessions_expires_at_idx", "expires_at"),
-)
-idempotency_keys = sa.Table(
-    "idempotency_keys",
-    metadata,
-    sa.Column("user_id", sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("request_hash", sa.LargeBinary, nullable=False),
-    sa.Column("status", sa.Integer),
-    sa.Column("response", pg.JSONB),
-    _at("created_at", default=True),
-    sa.CheckConstraint("length(key) BETWEEN 1 AND 200", name="key"),
-    sa.CheckConstraint("length(request_hash) = 32", name="request_hash"),
-    sa.CheckConstraint("(status IS NULL) = (response IS NULL)", name="answered"),
-    sa.Index("idempotency_keys_created_at_idx", "created_at"),
-)
 declare_sql(__file__, "identity.sql", order=20)
 
 # One probe of a unique index each, joined with the account; disabled accounts are nobody.
@@ -105,7 +45,7 @@ class IdentityStore:
     async def _one(self, statement: sa.TextClause, **values: Any) -> sa.Row[Any] | None:
         return (await self._connection.execute(statement, values)).one_or_none()
 
-    async def add_user(self, user_id: UUID, email: str, name: str, password_hash: str | None) -> sa.Row[Any] | None:
+    async def add_user(self, user_id: UUID, email: str | None, name: str, password_hash: str | None) -> sa.Row[Any] | None:
         """Insert an account without roles; None when the address is taken."""
         return await self._one(_ADD_USER, id=user_id, email=email, name=name, hash=password_hash)
 
@@ -127,6 +67,13 @@ class IdentityStore:
         """The stored hash, None where the account has no password."""
         found: str | None = await self._connection.scalar(sa.text("SELECT password_hash FROM users WHERE id = :id"), {"id": user_id})
         return found
+
+    async def set_email(self, user_id: UUID, email: str) -> str:
+        """Give an account its address: 'set', 'kept' where it has another one, 'taken' where somebody else has this one."""
+        outcome: str = (
+            await self._connection.execute(sa.text("SELECT set_email(:id, :email)"), {"id": user_id, "email": email})
+        ).scalar_one()
+        return outcome
 
     async def patch_user(self, user_id: UUID, name: str | None, password_hash: str | None) -> sa.Row[Any] | None:
         """Change what is not None."""

@@ -45,9 +45,13 @@ class LogoutRequest(Body):
 
 
 class ProfileChange(Body):
-    """What to change; another password needs the current one and ends every session."""
+    """What to change; another password needs the current one, and a new one ends every session.
+
+    An account made by a wallet's login may set its `email`, once, and with it a first `password`.
+    """
 
     name: str | None = Field(None, max_length=200)
+    email: str | None = Field(None, max_length=320)
     password: Password | None = None
     current_password: Password | None = None
 
@@ -63,7 +67,7 @@ class UserView(View):
     """An account."""
 
     id: UUID
-    email: str
+    email: str | None = Field(description="null: made by a wallet's login, and none set yet")
     name: str
     roles: list[Role]
     created_at: dt.datetime
@@ -115,11 +119,11 @@ async def sign_up(body: SignupRequest, call: LoginCall, response: Response) -> T
 
     async def work(s: Scope) -> tuple[User, Session]:
         user = await s.identity.signup(body.email, body.password, body.name)
-        return user, await s.identity.open_session(user.id, _kind(call.request))
+        return user, await s.identity.open_session(user.id, session_kind(call.request))
 
     found = await call.unidentified(work)
-    await call.web.limits.note_login(found[0].email, call.address, good=True)
-    return _logged_in(call, response, *found)
+    await call.web.limits.note_login(_one_spelling(body.email), call.address, good=True)
+    return logged_in(call, response, *found)
 
 
 @router.post(
@@ -148,7 +152,7 @@ async def log_in(call: LoginCall, request: Request, response: Response) -> Token
     await limits.admit_login(account, call.address)
 
     async def work(s: Scope) -> tuple[User, Session]:
-        return await s.identity.login(body.email, body.password, kind=_kind(request))
+        return await s.identity.login(body.email, body.password, kind=session_kind(request))
 
     try:
         found = await call.unidentified(work)
@@ -156,7 +160,7 @@ async def log_in(call: LoginCall, request: Request, response: Response) -> Token
         await limits.note_login(account, call.address, good=False)
         raise
     await limits.note_login(account, call.address, good=True)
-    return _logged_in(call, response, *found)
+    return logged_in(call, response, *found)
 
 
 @router.post("/logout")
@@ -189,11 +193,18 @@ async def me(call: DefaultCall) -> UserView:
 
 @router.patch("/me")
 async def change_me(body: ProfileChange, call: LoginCall) -> UserView:
-    """Change my name or password."""
+    """Change my name or password; set my e-mail address where there is none."""
 
     async def work(s: Scope, caller: Principal) -> User:
         s.wake(SESSIONS, str(caller.user_id))
-        return await s.identity.patch_me(caller.user_id, name=body.name, password=body.password, current_password=body.current_password)
+        return await s.identity.patch_me(
+            caller.user_id,
+            name=body.name,
+            email=body.email,
+            password=body.password,
+            current_password=body.current_password,
+            within=caller.scopes,
+        )
 
     return UserView.model_validate(await call.user(work, grant=Grant.ACCOUNT))
 
@@ -229,12 +240,13 @@ async def revoke_key(key_id: UUID, call: DefaultCall) -> None:
     await call.user(work, grant=Grant.ACCOUNT)
 
 
-def _kind(request: Request) -> Via:
+def session_kind(request: Request) -> Via:
     """A browser says where its request comes from; its session is long and lives in a cookie."""
     return Via.BROWSER if "sec-fetch-site" in request.headers or "origin" in request.headers else Via.BEARER
 
 
-def _logged_in(call: LoginCall, response: Response, user: User, session: Session) -> TokenView:
+def logged_in(call: LoginCall, response: Response, user: User, session: Session) -> TokenView:
+    """The answer to a login, with its cookie."""
     secure = call.web.resources.settings.public_url.startswith("https:")
     response.set_cookie(COOKIE, session.token, max_age=session.expires_in_s, path="/", secure=secure, httponly=True, samesite="lax")
     return TokenView(access_token=session.token, expires_in=session.expires_in_s, user=UserView.model_validate(user))

@@ -11,9 +11,11 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from qubix.chains.qubic.login import Scheme
 from serve_app import openapi
 from tests.api.conftest import Person, World
 from tests.fakes.nodes import join
+from tests.fakes.wallets import QubicWallet
 
 EVERYBODY = frozenset({"owner", "other", "provider", "operator", "nobody"})
 
@@ -28,6 +30,7 @@ class Rule:
 
 RULES: dict[tuple[str, str], Rule] = {
     ("delete", "/api/auth/keys/{key_id}"): Rule(frozenset({"owner"})),
+    ("delete", "/api/wallet/identities/{identity}"): Rule(frozenset({"owner"})),
     ("get", "/api/gpus/{offer_id}"): Rule(EVERYBODY),
     ("get", "/api/quotes/{quote_id}"): Rule(frozenset({"owner"})),
     ("delete", "/api/quotes/{quote_id}"): Rule(frozenset({"owner"})),
@@ -90,8 +93,13 @@ async def ids_of(world: World, people: dict[str, httpx.AsyncClient]) -> dict[str
     offer = (await owner.get("/api/gpus/search")).json()["items"][0]["id"]
     job = (await owner.post("/api/jobs/create", json={"kind": "mnist", "budget": 100})).json()["job"]["id"]
     quote = (await owner.post("/api/quotes", json={"kind": "mnist"})).json()["quote"]["id"]
+    wallet = QubicWallet()
+    asked = (await owner.post("/api/wallet/challenge", json={"identity": wallet.identity, "purpose": "link"})).json()
+    signed = {"nonce": asked["nonce"], "scheme": "manual", "signature": wallet.sign(Scheme.MANUAL, asked["text"])}
+    assert (await owner.post("/api/wallet/connect", json=signed)).status_code == 200
     return {
         "key_id": (await owner.post("/api/auth/keys", json={})).json()["id"],
+        "identity": wallet.identity,
         "offer_id": offer,
         "quote_id": quote,
         "upload_id": (await owner.post("/api/uploads?filename=a.py", content=b"1")).json()["id"],
@@ -109,8 +117,13 @@ async def ids_of(world: World, people: dict[str, httpx.AsyncClient]) -> dict[str
 async def test_another_users_things_do_not_exist(world: World, people: dict[str, httpx.AsyncClient]) -> None:
     ids = await ids_of(world, people)
     wrong: list[str] = []
-    # Those who may not come first, and the owner's deletions last, so that a refusal is never for want of the thing.
-    order: Callable[[tuple[str, str]], tuple[bool, str]] = lambda route: (route[0] == "delete" or route[1].endswith("leave"), route[1])  # noqa: E731
+    # Those who may not come first, and the owner's deletions last, so that a refusal is never for want of the thing; the wallet's
+    # removal ends the owner's session.
+    order: Callable[[tuple[str, str]], tuple[bool, bool, str]] = lambda route: (  # noqa: E731
+        route[0] == "delete" or route[1].endswith("leave"),
+        "identity" in route[1],
+        route[1],
+    )
     for allowed in (False, True):
         for method, path in sorted(RULES, key=order):
             rule = RULES[method, path]
@@ -129,7 +142,8 @@ async def test_random_ids_look_like_anothers(world: World, people: dict[str, htt
         if path.startswith("/agent/"):
             continue
         ids = {
-            name: str(uuid4()) for name in ("key_id", "offer_id", "quote_id", "upload_id", "job_id", "escrow_id", "provider_id", "node_id")
+            name: str(uuid4())
+            for name in ("key_id", "identity", "offer_id", "quote_id", "upload_id", "job_id", "escrow_id", "provider_id", "node_id")
         }
         answer = await people["other"].request(method, path.format(**ids, name="a"), json=RULES[method, path].body)
         assert answer.status_code == 404, f"{method} {path}: {answer.status_code}"
