@@ -59,6 +59,9 @@ from qubix.scheduling.placing import PlacingService
 from qubix.scheduling.sessions import SessionsService
 from qubix.scheduling.store import EndStore, FrameStore, PlacementStore
 from qubix.settings import Settings
+from qubix.treasury.reading import ChainReader
+from qubix.treasury.service import TreasuryService
+from qubix.treasury.store import TreasuryStore
 
 RAY_VERSION: Final = version("ray")
 
@@ -167,6 +170,13 @@ class Scope:
     @cached_property
     def ledger(self) -> LedgerService:
         return LedgerService(LedgerStore(self.connection), tell=self.outbox.add)
+
+    @cached_property
+    def treasury(self) -> TreasuryService:
+        """Chain money as the web role may move it."""
+        return TreasuryService(
+            TreasuryStore(self.connection), ChainReader(self.connection), self.ledger, clock=self.clock, tell=self.outbox.add
+        )
 
     @cached_property
     def escrow(self) -> EscrowService:

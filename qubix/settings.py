@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     """Endpoints of Qubic's RPC, as a JSON list; with two or more, every verdict on a payment needs two of them."""
     qubic_requests_per_s: float = Field(5.0, gt=0)
     """Requests that one process sends to all endpoints together; the public ones publish no limit."""
+    qubic_explorer_url: str = Field("https://explorer.qubic.org/network", pattern=r"^https?://[^\s/]+")
+    """Where links to transactions lead; the devnet's own pages are under `/network` of its URL."""
     devnet_tick_s: float = Field(1.0, gt=0)
     """Seconds from tick to tick of the devnet that `qubix up` starts."""
     signer_key_file: Path | None = None

@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 import qubix
 from qubix.bootstrap import Resources
 from serve_app import agents, agents_bytes, docs, errors, health, live
-from serve_app.api import audit, auth, earnings, escrows, gpus, jobs, nodes, providers, quotes, uploads, wallet, wallets
+from serve_app.api import audit, auth, chain_balance, earnings, escrows, gpus, jobs, nodes, providers, quotes, uploads, wallet, wallets
 from serve_app.edge import Edge
 from serve_app.headers import security_headers
 from serve_app.web import Web, make_web
@@ -23,7 +23,7 @@ Log in with `POST /api/auth/login` and send the token (or an API key) as `Author
 integers, times RFC 3339 in UTC, ids UUIDs. A POST that costs or moves something takes an `Idempotency-Key`: same key and body, same answer.
 Lists carry `position`; follow the WebSocket `/api/ws` from there.
 """
-_NOUNS = (auth, gpus, quotes, uploads, jobs, wallet, wallets, earnings, escrows, providers, nodes, audit)
+_NOUNS = (auth, gpus, quotes, uploads, jobs, wallet, chain_balance, wallets, earnings, escrows, providers, nodes, audit)
 
 
 def create_app(resources: Resources | None, *, web: Web | None = None) -> FastAPI:

@@ -67,6 +67,20 @@ BEGIN
   UPDATE escrows SET state = 'REFUNDED', settled_at = clock_timestamp() WHERE id = p_escrow;
   RETURN 0;
 END $$;
+CREATE FUNCTION public.cancel_withdrawal(p_hold uuid, p_user uuid) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE h holds; said constant text := 'called off by its owner';
+BEGIN
+  SELECT * INTO h FROM holds WHERE id = p_hold AND account_id IN (SELECT id FROM accounts WHERE owner_id = p_user AND kind = 'wallet') FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN -2; END IF;
+  IF h.state <> 'OPEN' THEN RETURN CASE WHEN (h.state, h.evidence) = ('VOIDED', said) THEN 1 ELSE -4 END; END IF;
+  IF EXISTS (SELECT 1 FROM payment_holds l WHERE l.hold_id = p_hold AND l.live) THEN RETURN -4; END IF;
+  UPDATE accounts SET held = held - h.amount WHERE id = h.account_id;
+  UPDATE holds SET state = 'VOIDED', evidence = said, ended_at = clock_timestamp() WHERE id = p_hold;
+  RETURN 0;
+END $$;
 CREATE FUNCTION public.chain_row_id(p_kind text, p_asset smallint, p_tx_id text, p_index integer) RETURNS uuid
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -2177,6 +2191,8 @@ GRANT ALL ON FUNCTION public.begin_request(p_user uuid, p_key text, p_hash bytea
 REVOKE ALL ON FUNCTION public.cancel_pending_escrow(p_escrow uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.cancel_pending_escrow(p_escrow uuid) TO qubix_web;
 GRANT ALL ON FUNCTION public.cancel_pending_escrow(p_escrow uuid) TO qubix_controller;
+REVOKE ALL ON FUNCTION public.cancel_withdrawal(p_hold uuid, p_user uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.cancel_withdrawal(p_hold uuid, p_user uuid) TO qubix_web;
 REVOKE ALL ON FUNCTION public.chain_row_id(p_kind text, p_asset smallint, p_tx_id text, p_index integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.cost(p_tx_id text, p_asset smallint, p_amount bigint, p_address text, p_tick bigint, p_proof text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.cost(p_tx_id text, p_asset smallint, p_amount bigint, p_address text, p_tick bigint, p_proof text) TO qubix_treasury;

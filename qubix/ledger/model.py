@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
+from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 from uuid import UUID
 
@@ -158,6 +159,70 @@ class Page:
 
     items: tuple[Entry, ...]
     next_cursor: str | None
+
+
+_NOTHING: Final = Qu(0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Moved:
+    """What moved in some time, summed as the history's types say. spent is what escrows paid out; refunded came back from them."""
+
+    deposited: Qu = _NOTHING
+    withdrawn: Qu = _NOTHING
+    locked: Qu = _NOTHING
+    spent: Qu = _NOTHING
+    refunded: Qu = _NOTHING
+    earned: Qu = _NOTHING
+    fees: Qu = _NOTHING
+    transactions: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Analytics:
+    """The last days, UTC, the oldest first, days without any movement too; and their sum."""
+
+    days: tuple[tuple[dt.date, Moved], ...]
+    total: Moved
+
+
+ANALYTICS_DAYS_MAX: Final = 366
+_MOVED: Final = {
+    EntryType.DEPOSIT: "deposited",
+    EntryType.WITHDRAWAL: "withdrawn",
+    EntryType.ESCROW_LOCK: "locked",
+    EntryType.RELEASE: "spent",
+    EntryType.REFUND: "refunded",
+    EntryType.EARNING: "earned",
+    EntryType.FEE: "fees",
+}
+
+
+def first_day(days: int, now: dt.datetime) -> dt.date:
+    """The first of the last `days` days, today the last of them. Raises: Invalid outside 1 … ANALYTICS_DAYS_MAX."""
+    if not 1 <= days <= ANALYTICS_DAYS_MAX:
+        raise Invalid(f"analytics cover 1 to {ANALYTICS_DAYS_MAX} days", next_step="give a number of days in that range")
+    return now.astimezone(dt.UTC).date() - dt.timedelta(days=days - 1)
+
+
+def analyse(first: dt.date, days: int, found: Sequence[tuple[dt.date, EntryType, Qu, int]]) -> Analytics:
+    """Sums by day and in all. Args: found, day, type, sum and count; days outside are left out."""
+    sums: dict[dt.date, dict[str, int]] = {first + dt.timedelta(days=n): {} for n in range(days)}
+    for day, kind, amount, count in found:
+        if day in sums:
+            name = _MOVED[kind]
+            sums[day][name] = sums[day].get(name, 0) + amount
+            sums[day]["transactions"] = sums[day].get("transactions", 0) + count
+    total: dict[str, int] = {}
+    for day_sums in sums.values():
+        for name, figure in day_sums.items():
+            total[name] = total.get(name, 0) + figure
+    return Analytics(tuple((day, _moved(day_sums)) for day, day_sums in sums.items()), _moved(total))
+
+
+def _moved(sums: Mapping[str, int]) -> Moved:
+    count = sums.get("transactions", 0)
+    return Moved(transactions=count, **{name: Qu(amount) for name, amount in sums.items() if name != "transactions"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -13,12 +13,17 @@ from qubix.kernel.money import Asset, Qu, written
 from qubix.ledger.model import (
     FAUCET_AMOUNT_MAX,
     PAGE_LIMIT_MAX,
+    Analytics,
     Balance,
     Code,
+    Entry,
+    EntryStatus,
     EntryType,
     Page,
     Problem,
     WrongNetwork,
+    analyse,
+    first_day,
     make_cursor,
     read_cursor,
     refuse,
@@ -99,6 +104,7 @@ class LedgerService:
         *,
         asset: Asset | None = None,
         types: Sequence[EntryType] | None = None,
+        statuses: Sequence[EntryStatus] | None = None,
         since: dt.datetime | None = None,
         until: dt.datetime | None = None,
         cursor: str | None = None,
@@ -115,6 +121,7 @@ class LedgerService:
             user,
             asset=asset,
             types=None if types is None else [entry.value for entry in types],
+            statuses=None if statuses is None else [status.value for status in statuses],
             since=since,
             until=until,
             cursor=None if cursor is None else read_cursor(cursor),
@@ -123,6 +130,22 @@ class LedgerService:
         items = tuple(found[:limit])
         more = len(found) > limit
         return Page(items, make_cursor(items[-1].created_at, items[-1].id) if more else None)
+
+    async def entry(self, user: UUID, entry_id: UUID) -> Entry:
+        """One transaction of the user's history. Raises: NotFound."""
+        found = await self._store.history(user, asset=None, types=None, only=entry_id, since=None, until=None, cursor=None, most=1)
+        if not found:
+            raise NotFound("there is no such transaction", next_step="qubix wallet history lists yours")
+        return found[0]
+
+    async def analytics(self, user: UUID, days: int, now: dt.datetime, *, asset: Asset = Asset.QUBIC) -> Analytics:
+        """What moved in the last `days` days (UTC), today included.
+
+        Raises: Invalid outside 1 … ANALYTICS_DAYS_MAX.
+        """
+        first = first_day(days, now)
+        found = await self._store.days(user, asset, dt.datetime.combine(first, dt.time(), dt.UTC))
+        return analyse(first, days, found)
 
     async def audit(self) -> list[Problem]:
         """Check every rule of the ledger, escrows, earnings and chain rows included. Empty is health."""

@@ -127,7 +127,8 @@ LEFT JOIN LATERAL (
 WHERE w.owner_id = :user AND w.kind = 'wallet' ORDER BY w.asset
 """)
 # One row per thing that a user would call a transaction. A pay is told to the payee only while it is pending (then net and fee
-# tell it); a hold tells a withdrawal from its birth, so the transfer of its capture is left out.
+# tell it); a hold tells a withdrawal from its birth, so the transfer of its capture is left out. Whether a withdrawal is unknown,
+# its payment says.
 _HISTORY: Final = sa.text("""
 WITH mine AS (SELECT id, kind, closed FROM accounts WHERE owner_id = :user AND (cast(:asset AS smallint) IS NULL OR asset = :asset)),
 rows AS (
@@ -143,11 +144,14 @@ rows AS (
     WHERE t.act IN ('rest','back','net','deposit','faucet')
        OR (t.act = 'pay' AND NOT m.closed AND NOT EXISTS (SELECT 1 FROM mine o WHERE o.id = t.debit_id))
     UNION ALL
-    SELECT h.id, 'withdrawal', CASE h.state WHEN 'OPEN' THEN 'pending' WHEN 'CAPTURED' THEN 'completed' ELSE 'failed' END,
+    SELECT h.id, 'withdrawal', CASE h.state WHEN 'CAPTURED' THEN 'completed' WHEN 'VOIDED' THEN 'failed' ELSE
+               CASE WHEN EXISTS (SELECT 1 FROM payment_holds l JOIN payments p ON p.id = l.payment_id WHERE l.hold_id = h.id AND l.live AND p.state = 'UNKNOWN')
+                    THEN 'unknown' ELSE 'pending' END END,
            h.asset, h.amount, CASE h.state WHEN 'VOIDED' THEN 0 ELSE -h.amount END, h.id, NULL, h.created_at
     FROM mine m JOIN holds h ON h.account_id = m.id),
 page AS (SELECT * FROM rows
 WHERE (cast(:types AS text[]) IS NULL OR type = ANY(cast(:types AS text[])))
+  AND (cast(:statuses AS text[]) IS NULL OR status = ANY(cast(:statuses AS text[]))) AND (cast(:only AS uuid) IS NULL OR id = :only)
   AND (cast(:since AS timestamptz) IS NULL OR created_at >= :since) AND (cast(:until AS timestamptz) IS NULL OR created_at < :until)
   AND (cast(:cursor_at AS timestamptz) IS NULL OR (created_at, id) < (:cursor_at, cast(:cursor_id AS uuid)))
 ORDER BY created_at DESC, id DESC LIMIT :most)
@@ -156,12 +160,27 @@ FROM page p LEFT JOIN earnings g ON g.id = p.subject_id LEFT JOIN escrows e ON e
 ORDER BY p.created_at DESC, p.id DESC
 """).bindparams(
     sa.bindparam("types", type_=pg.ARRAY(sa.Text)),
+    sa.bindparam("statuses", type_=pg.ARRAY(sa.Text)),
+    sa.bindparam("only", type_=pg.UUID(as_uuid=True)),
     sa.bindparam("since", type_=sa.DateTime(timezone=True)),
     sa.bindparam("until", type_=sa.DateTime(timezone=True)),
     sa.bindparam("cursor_at", type_=sa.DateTime(timezone=True)),
     sa.bindparam("cursor_id", type_=pg.UUID(as_uuid=True)),
     sa.bindparam("asset", type_=sa.SmallInteger),
 )
+# What moved per UTC day and type, counted as the history does; what is still pending is not in it.
+_DAYS: Final = sa.text("""
+SELECT (x.created_at AT TIME ZONE 'UTC')::date AS day, x.type, sum(x.amount)::bigint AS amount, count(*) AS n
+FROM (
+    SELECT CASE t.act WHEN 'fund' THEN 'escrow_lock' WHEN 'pay' THEN 'release' ELSE t.act END AS type, t.amount, t.created_at
+    FROM accounts m JOIN transfers t ON t.debit_id = m.id
+    WHERE m.owner_id = :user AND m.asset = :asset AND t.act IN ('fund','pay','fee','withdrawal')
+    UNION ALL
+    SELECT CASE WHEN t.act IN ('rest','back') THEN 'refund' WHEN t.act = 'net' THEN 'earning' ELSE 'deposit' END, t.amount, t.created_at
+    FROM accounts m JOIN transfers t ON t.credit_id = m.id
+    WHERE m.owner_id = :user AND m.asset = :asset AND t.act IN ('rest','back','net','deposit','faucet')) x
+WHERE x.created_at >= :since GROUP BY 1, 2
+""").bindparams(sa.bindparam("since", type_=sa.DateTime(timezone=True)))
 
 
 class LedgerStore:
@@ -221,6 +240,8 @@ class LedgerStore:
         *,
         asset: Asset | None,
         types: list[str] | None,
+        statuses: list[str] | None = None,
+        only: UUID | None = None,
         since: dt.datetime | None,
         until: dt.datetime | None,
         cursor: tuple[dt.datetime, UUID] | None,
@@ -233,6 +254,8 @@ class LedgerStore:
                 "user": user,
                 "asset": None if asset is None else asset.value,
                 "types": types,
+                "statuses": statuses,
+                "only": only,
                 "since": since,
                 "until": until,
                 "cursor_at": None if cursor is None else cursor[0],
@@ -255,6 +278,11 @@ class LedgerStore:
             )
             for r in rows
         ]
+
+    async def days(self, user: UUID, asset: Asset, since: dt.datetime) -> list[tuple[dt.date, EntryType, Qu, int]]:
+        """What moved: day, type, sum and how many, for days and types that have any."""
+        rows = await self._connection.execute(_DAYS, {"user": user, "asset": asset.value, "since": since})
+        return [(r.day, EntryType(r.type), Qu(r.amount), r.n) for r in rows]
 
     async def audit(self) -> list[Problem]:
         """What breaks a rule of the ledger, empty when nothing does."""

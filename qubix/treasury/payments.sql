@@ -15,6 +15,19 @@ BEGIN
   RETURN found;
 END $$;
 
+-- A user calls a withdrawal off: only while nothing is signed for it that may still execute. The hold's row is locked as the signer locks it.
+CREATE FUNCTION cancel_withdrawal(p_hold uuid, p_user uuid) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE h holds; said constant text := 'called off by its owner';
+BEGIN
+  SELECT * INTO h FROM holds WHERE id = p_hold AND account_id IN (SELECT id FROM accounts WHERE owner_id = p_user AND kind = 'wallet') FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN -2; END IF;
+  IF h.state <> 'OPEN' THEN RETURN CASE WHEN (h.state, h.evidence) = ('VOIDED', said) THEN 1 ELSE -4 END; END IF;
+  IF EXISTS (SELECT 1 FROM payment_holds l WHERE l.hold_id = p_hold AND l.live) THEN RETURN -4; END IF;
+  UPDATE accounts SET held = held - h.amount WHERE id = h.account_id;
+  UPDATE holds SET state = 'VOIDED', evidence = said, ended_at = clock_timestamp() WHERE id = p_hold;
+  RETURN 0;
+END $$;
+
 -- Open holds for which nothing is signed, oldest first, with what the ceilings are judged by. A user's deposit address may be halted alone.
 CREATE VIEW payable_holds AS
 SELECT h.id, h.account_id, w.owner_id AS user_id, h.amount, h.address, h.created_at, a.hold_id IS NOT NULL AS approved,
@@ -103,8 +116,8 @@ BEGIN
   RETURN 0;
 END $$;
 
-REVOKE ALL ON FUNCTION give_address, sign_payout, sign_sweep, payment_unknown, payment_ended FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION give_address TO qubix_web;
+REVOKE ALL ON FUNCTION give_address, cancel_withdrawal, sign_payout, sign_sweep, payment_unknown, payment_ended FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION give_address, cancel_withdrawal TO qubix_web;
 GRANT EXECUTE ON FUNCTION sign_payout, sign_sweep TO qubix_signer;
 GRANT EXECUTE ON FUNCTION payment_unknown, payment_ended TO qubix_treasury;
 GRANT SELECT ON payable_holds TO qubix_web, qubix_treasury, qubix_signer;

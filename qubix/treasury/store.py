@@ -64,6 +64,15 @@ class TreasuryStore:
         """Hold `amount` of the user's wallet for a payout to `address`."""
         return await self._act("SELECT withdraw($1, $2, $3, $4, $5)", hold, user, asset.value, amount, address)
 
+    async def give_address(self, user: UUID) -> str | None:
+        """The user's deposit address; None while the signer has made none that is free."""
+        found: str | None = await self._caller.value("SELECT give_address($1)", user)
+        return found
+
+    async def cancel_withdrawal(self, hold: UUID, user: UUID) -> Code:
+        """Give a withdrawal's money back to the wallet while nothing is signed for it."""
+        return await self._act("SELECT cancel_withdrawal($1, $2)", hold, user)
+
     async def captured(self, hold: UUID, tx_id: str, tick: int, proof: str) -> Code:
         """The chain paid the hold, whole."""
         return await self._act("SELECT withdrawn($1, true, $2, $3, $4)", hold, tx_id, tick, proof)

@@ -97,8 +97,8 @@ def web_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture
 async def web_resources(database: Database, owner: AsyncConnection, web_settings: dict[str, Any]) -> AsyncIterator[Resources]:
-    """Resources of the web role over a ledger that was born on network none."""
-    await owner.execute(sa.text("SELECT found_ledger('none')"))
+    """Resources of the web role over a ledger that was born on the settings' network, none unless a test says otherwise."""
+    await owner.execute(sa.text("SELECT found_ledger(:network)"), {"network": web_settings.get("network", "none")})
     held = database.resources(**web_settings)
     yield held
     await held.close()

@@ -44,6 +44,7 @@ MAY_CALL = {
     "withdrawn": {TREASURY},
     "cost": {TREASURY},
     "give_address": {WEB},
+    "cancel_withdrawal": {WEB},
     "sign_payout": {SIGNER},
     "sign_sweep": {SIGNER},
     "payment_unknown": {TREASURY},

@@ -27,9 +27,8 @@ from qubix.chains.qubic.devnet.ledger import (
 )
 from qubix.chains.qubic.devnet.refusal import Code, Refusal, bad
 from qubix.chains.qubic.devnet.store import Store
+from qubix.chains.qubic.faucet_seed import FAUCET_SEED as FAUCET_SEED
 
-FAUCET_SEED: Final = "qubixdevnetfaucet" + "a" * 38
-"""Known to everybody: the devnet's money is worth nothing, and this seed must never hold money that is."""
 STEPS_MAX: Final = 10_000
 """Ticks that one admin call may execute."""
 _LAST_TICK: Final = 2**32 - 1

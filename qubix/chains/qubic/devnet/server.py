@@ -1,4 +1,4 @@
-"""The devnet over HTTP: the RPC's paths at two doors, the admin's calls, the clock.
+"""The devnet over HTTP: the RPC's paths at two doors, the admin's calls, the explorer's pages, the clock.
 
 The second door, /b, is the same network seen through another endpoint: a client with two base URLs can be lied to at one of them.
 """
@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
+from qubix.chains.qubic.devnet import pages
 from qubix.chains.qubic.devnet.faults import Area, Kind
 from qubix.chains.qubic.devnet.network import Network, View
 from qubix.chains.qubic.devnet.refusal import Code, Refusal, bad
@@ -59,7 +60,8 @@ def create_app(network: Network, *, tick_s: float = 1.0, admin: list[BaseRoute] 
             await asyncio.wait([ticking])
 
     doors = [Mount("/b", routes=_door(network, "b", tick_s, legacy)), *_door(network, "a", tick_s, legacy)]
-    app = Starlette(routes=[Mount("/admin", routes=admin or []), *doors], lifespan=lifespan)
+    explorer = Mount("/network", routes=pages.routes(network))
+    app = Starlette(routes=[Mount("/admin", routes=admin or []), explorer, *doors], lifespan=lifespan)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _not_routed)
     app.add_exception_handler(Exception, _failed)
