@@ -36,6 +36,8 @@ from qubix.intake.service import IntakeService
 from qubix.intake.store import IntakeStore
 from qubix.jobs.blobs import Blob, BlobStore
 from qubix.jobs.catalogue import Catalogue, load
+from qubix.jobs.funding import FundingService
+from qubix.jobs.funding_store import FundingStore
 from qubix.jobs.service import JobService
 from qubix.jobs.service import Limits as JobLimits
 from qubix.jobs.store import JobStore
@@ -59,6 +61,7 @@ from qubix.scheduling.placing import PlacingService
 from qubix.scheduling.sessions import SessionsService
 from qubix.scheduling.store import EndStore, FrameStore, PlacementStore
 from qubix.settings import Settings
+from qubix.treasury.arrivals_store import ArrivalsStore
 from qubix.treasury.reading import ChainReader
 from qubix.treasury.service import TreasuryService
 from qubix.treasury.store import TreasuryStore
@@ -243,10 +246,27 @@ class Scope:
             catalogue=self.resources.catalogue,
             market=self.market,
             escrow=self.escrow,
+            funding=self.funding,
             uploads=self.intake,
             tell=self.outbox.add,
             wake=self.wake,
             limits=JobLimits(attempts_max=given.attempts_max, wait_s=given.wait_for_match_s, duration_max_s=given.duration_max_s),
+        )
+
+    @cached_property
+    def funding(self) -> FundingService:
+        return FundingService(
+            FundingStore(self.connection),
+            JobStore(self.connection),
+            ArrivalsStore(self.connection),
+            treasury=self.treasury,
+            wallets=self.ledger,
+            quotes=self.market,
+            escrow=self.escrow,
+            tell=self.outbox.add,
+            wake=self.wake,
+            now=self.clock.now,
+            quote_s=self._settings.chain_quote_s,
         )
 
     @cached_property

@@ -1,7 +1,7 @@
 """The controller: one process that compares what should run with what runs. `python -m qubix.controller`
 
 It holds no Ray handle and no state: everything is read from the database, every step is one transaction that begins by
-proving leadership, and it may be killed at any moment. Its loops: jobs (conclude, place, sweep), money (mature, rulings),
+proving leadership, and it may be killed at any moment. Its loops: jobs (place, fund, conclude, sweep), money (mature, rulings),
 the outbox publisher, housekeeping.
 """
 
@@ -57,6 +57,7 @@ class Controller:
         self._holder = holder or f"{socket.gethostname()}/{os.getpid()}"
         self._epoch = 0
         self._folder = 0
+        self._after: UUID | None = None
 
     async def lead(self) -> int:
         """Become the leader. Returns the epoch."""
@@ -92,12 +93,21 @@ class Controller:
     # -- jobs --
 
     async def step(self) -> None:
-        """Place what waits, conclude what was reported, sweep what is overdue; again while something ended."""
+        """Place what waits, fund what was paid, conclude what was reported, sweep what is overdue; again while something changed."""
         for _ in range(ROUNDS_MAX):
             await self.place()
-            ended = await self.conclude() + await self.sweep()
-            if not ended:
+            changed = await self.fund() + await self.conclude() + await self.sweep()
+            if not changed:
                 return
+
+    async def fund(self) -> int:
+        """Fund the jobs whose payment is in the wallet, tell the others what has come. Returns how many were funded."""
+        async with self._scope() as s:
+            due, self._after = await s.funding.due(after=self._after)
+        funded = 0
+        for job_id in due:
+            funded += await self._end(job_id, "funded", lambda s, one: s.funding.look(one))
+        return funded
 
     async def conclude(self) -> int:
         """End the attempts that reported their end. Returns how many ended."""

@@ -63,6 +63,8 @@ class Settings(BaseSettings):
 
     quote_lease_s: int = Field(60, gt=0, le=600)
     """How long a quote holds its GPUs."""
+    chain_quote_s: int = Field(180, gt=0, le=600)
+    """How long a quote holds its GPUs for a payment on the chain; once, five minutes more from when it is seen."""
     wait_for_match_s: int = Field(600, ge=0)
     """How long a job waits for a node that fits, unless it says otherwise."""
     attempts_max: int = Field(3, ge=1, le=20)

@@ -507,6 +507,17 @@ BEGIN
   UPDATE payments SET state = CASE WHEN p_paid THEN 'PAID' ELSE 'DEAD' END, reason = p_proof, ended_at = clock_timestamp() WHERE id = p_id;
   RETURN 0;
 END $$;
+CREATE FUNCTION public.payment_request_moves() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+  IF NEW.confirmations < OLD.confirmations OR (OLD.extended AND NOT NEW.extended)
+     OR (OLD.paid_at IS NOT NULL AND (NEW.paid_at, NEW.tx_ids) IS DISTINCT FROM (OLD.paid_at, OLD.tx_ids)) THEN
+    RAISE EXCEPTION 'what was shown of the payment for job % stays', OLD.job_id USING ERRCODE = 'check_violation';
+  END IF;
+  RETURN NEW;
+END $$;
 CREATE FUNCTION public.payment_unknown(p_id uuid, p_reason text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
@@ -1648,6 +1659,24 @@ CREATE VIEW public.payable_holds AS
   WHERE ((h.state = 'OPEN'::text) AND (NOT (EXISTS ( SELECT 1
            FROM public.payment_holds l
           WHERE ((l.hold_id = h.id) AND l.live)))));
+CREATE TABLE public.payment_requests (
+    job_id uuid NOT NULL,
+    address text NOT NULL,
+    amount bigint NOT NULL,
+    asked_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    extended boolean DEFAULT false NOT NULL,
+    received bigint DEFAULT '0'::bigint NOT NULL,
+    missing bigint NOT NULL,
+    confirmations smallint DEFAULT '0'::smallint NOT NULL,
+    tx_ids text[] DEFAULT '{}'::text[] NOT NULL,
+    paid_at timestamp with time zone,
+    CONSTRAINT payment_requests_amounts_check CHECK (((amount > 0) AND (received >= 0) AND (missing >= 0) AND ((confirmations >= 0) AND (confirmations <= 3))))
+);
+COMMENT ON COLUMN public.payment_requests.amount IS 'what was missing in the wallet when it was asked for';
+COMMENT ON COLUMN public.payment_requests.extended IS 'its quote got the one extension';
+COMMENT ON COLUMN public.payment_requests.confirmations IS 'as shown: proved once of the whole amount';
+COMMENT ON COLUMN public.payment_requests.tx_ids IS 'the payments that count for the job';
+COMMENT ON COLUMN public.payment_requests.paid_at IS 'when the escrow was funded; NULL: it waits, or it was never paid';
 CREATE TABLE public.providers (
     id uuid NOT NULL,
     owner_id uuid NOT NULL,
@@ -1906,6 +1935,8 @@ ALTER TABLE ONLY public.offers
     ADD CONSTRAINT offers_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY public.payment_holds
     ADD CONSTRAINT payment_holds_pkey PRIMARY KEY (payment_id, place);
+ALTER TABLE ONLY public.payment_requests
+    ADD CONSTRAINT payment_requests_pkey PRIMARY KEY (job_id);
 ALTER TABLE ONLY public.payments
     ADD CONSTRAINT payments_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY public.payments
@@ -1983,6 +2014,7 @@ CREATE INDEX idempotency_keys_created_at_idx ON public.idempotency_keys USING bt
 CREATE INDEX incoming_address_idx ON public.incoming USING btree (address, tick);
 CREATE INDEX incoming_open_idx ON public.incoming USING btree (tick) WHERE (state = ANY (ARRAY['SEEN'::text, 'WAITING'::text, 'DOUBTFUL'::text]));
 CREATE INDEX job_inputs_sha256_idx ON public.job_inputs USING btree (sha256);
+CREATE INDEX jobs_awaiting_idx ON public.jobs USING btree (owner_id, id) WHERE (state = 'AWAITING_FUNDS'::text);
 CREATE INDEX jobs_live_idx ON public.jobs USING btree (id) WHERE (state = ANY (ARRAY['ASSIGNED'::text, 'RUNNING'::text]));
 CREATE INDEX jobs_owner_idx ON public.jobs USING btree (owner_id, created_at DESC, id DESC);
 CREATE INDEX jobs_pending_idx ON public.jobs USING btree (pending_at, id) WHERE (state = 'PENDING'::text);
@@ -2050,6 +2082,7 @@ CREATE TRIGGER nodes_measured AFTER UPDATE OF metrics_at ON public.nodes FOR EAC
 CREATE TRIGGER payment_holds_keep BEFORE DELETE OR UPDATE OF payment_id, place, hold_id ON public.payment_holds FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER payment_holds_keep_all BEFORE TRUNCATE ON public.payment_holds FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER payment_holds_keep_dead BEFORE UPDATE ON public.payment_holds FOR EACH ROW WHEN ((NOT old.live)) EXECUTE FUNCTION public.refuse_change();
+CREATE TRIGGER payment_request_moves BEFORE UPDATE ON public.payment_requests FOR EACH ROW EXECUTE FUNCTION public.payment_request_moves();
 CREATE TRIGGER payments_keep BEFORE DELETE OR UPDATE OF id, kind, source, destination, amount, fee, tick, input_type, payload, encoded, tx_id, before_transfers, before_amount, signed_at ON public.payments FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER payments_keep_all BEFORE TRUNCATE ON public.payments FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER payments_keep_ended BEFORE UPDATE ON public.payments FOR EACH ROW WHEN ((old.ended_at IS NOT NULL)) EXECUTE FUNCTION public.refuse_change();
@@ -2146,6 +2179,10 @@ ALTER TABLE ONLY public.payment_holds
     ADD CONSTRAINT payment_holds_hold_id_fkey FOREIGN KEY (hold_id) REFERENCES public.holds(id);
 ALTER TABLE ONLY public.payment_holds
     ADD CONSTRAINT payment_holds_payment_id_fkey FOREIGN KEY (payment_id) REFERENCES public.payments(id);
+ALTER TABLE ONLY public.payment_requests
+    ADD CONSTRAINT payment_requests_address_fkey FOREIGN KEY (address) REFERENCES public.chain_addresses(identity);
+ALTER TABLE ONLY public.payment_requests
+    ADD CONSTRAINT payment_requests_job_id_fkey FOREIGN KEY (job_id) REFERENCES public.jobs(id);
 ALTER TABLE ONLY public.payments
     ADD CONSTRAINT payments_source_fkey FOREIGN KEY (source) REFERENCES public.chain_addresses(identity);
 ALTER TABLE ONLY public.payout_approvals
@@ -2407,6 +2444,14 @@ GRANT SELECT ON TABLE public.payout_halts TO qubix_signer;
 GRANT SELECT ON TABLE public.payable_holds TO qubix_web;
 GRANT SELECT ON TABLE public.payable_holds TO qubix_treasury;
 GRANT SELECT ON TABLE public.payable_holds TO qubix_signer;
+GRANT SELECT,INSERT ON TABLE public.payment_requests TO qubix_web;
+GRANT SELECT ON TABLE public.payment_requests TO qubix_controller;
+GRANT UPDATE(extended) ON TABLE public.payment_requests TO qubix_controller;
+GRANT UPDATE(received) ON TABLE public.payment_requests TO qubix_controller;
+GRANT UPDATE(missing) ON TABLE public.payment_requests TO qubix_controller;
+GRANT UPDATE(confirmations) ON TABLE public.payment_requests TO qubix_controller;
+GRANT UPDATE(tx_ids) ON TABLE public.payment_requests TO qubix_controller;
+GRANT UPDATE(paid_at) ON TABLE public.payment_requests TO qubix_controller;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.providers TO qubix_web;
 GRANT SELECT ON TABLE public.providers TO qubix_controller;
 GRANT SELECT ON TABLE public.providers TO qubix_treasury;

@@ -13,6 +13,7 @@ import typer
 from qubix.cli.client import Client, connect
 from qubix.cli.follow import follow
 from qubix.cli.output import JsonFlag, Output, YesFlag, ago, amount, job_code, table
+from qubix.cli.payment import payment_table
 from qubix.cli.quantities import spoken
 from qubix.cli.screen import Lines, Nowhere, Screen
 from qubix.cli.telling import FINAL, Narrator, progress_of, why_waiting
@@ -57,7 +58,8 @@ def show(job_id: JobArgument, as_json: JsonFlag = False) -> None:
     out = Output(as_json)
     with connect() as client:
         job = client.get(f"/api/jobs/{job_id}")
-    out.show(facts_table(job), attempts_table(job), receipt_table(job))
+    paid_on_chain = [payment_table(job["payment"])] if job.get("payment") else []
+    out.show(facts_table(job), *paid_on_chain, attempts_table(job), receipt_table(job))
     then: tuple[str, ...] = (f"qubix logs -f {job_id}", f"qubix cancel {job_id}")
     if job["state"] in FINAL:
         then = (f"qubix logs {job_id}", f"qubix artefacts {job_id} --download .", f"qubix escrow dispute {job_id}")

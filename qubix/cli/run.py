@@ -18,10 +18,12 @@ from qubix.cli.client import Client, connect
 from qubix.cli.follow import follow
 from qubix.cli.jobs import attempts_table, receipt_table
 from qubix.cli.output import JsonFlag, Output, YesFlag, amount, job_code, plain
+from qubix.cli.payment import ask_for
 from qubix.cli.plan import agreed_ceiling, agreed_terms, show_plan
 from qubix.cli.quantities import duration_s, pairs, size_bytes
 from qubix.cli.screen import screen_of
 from qubix.cli.telling import Narrator
+from qubix.jobs.model import Pay
 from qubix.kernel.errors import Invalid, QubixError
 
 SCRIPT_KIND = "script"
@@ -63,7 +65,10 @@ def run(
     budget: Annotated[int | None, typer.Option(min=1, help="The ceiling itself, whole units.")] = None,
     price_max: Annotated[int | None, typer.Option("--price-max", min=1, help="The most per GPU-hour, also for a retry elsewhere.")] = None,
     wait: Annotated[str | None, typer.Option(help="How long to wait for a matching node, as 10min.")] = None,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once it is funded.")] = False,
+    pay: Annotated[
+        Pay, typer.Option(help="chain: what the wallet lacks is asked for as a Qubic payment, and the job waits for it.")
+    ] = Pay.WALLET,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once it is funded, or its payment is asked for.")] = False,
     yes: YesFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -80,21 +85,30 @@ def run(
         extra = _present(
             name=name or (Path(target).name if SCRIPT_INPUT in request.files else None),
             wait_s=duration_s(wait) if wait else None,
+            pay=None if pay is Pay.WALLET else pay.value,
         )
         with held(client, quote_id(plan)) as quoted:
             locked = amount(agreed_ceiling(plan))
-            out.confirm(f"Lock the ceiling of {locked} and {'run it' if quoted else 'wait for a machine'}?", yes)
-            job = submit(client, request, **extra, **agreed_terms(plan, budget), **quoted)
+            once_paid = ", once it is paid," if pay is Pay.CHAIN else ""
+            out.confirm(f"Lock the ceiling of {locked}{once_paid} and {'run it' if quoted else 'wait for a machine'}?", yes)
+            answer = place(client, request, **extra, **agreed_terms(plan, budget), **quoted)
+        job, payment = answer["job"], answer.get("payment")
         job_id = str(job["id"])
+        if payment is not None and not (detach and as_json):
+            ask_for(out, payment)
+        elif pay is Pay.CHAIN:
+            out.show("the wallet holds the ceiling already: it is funded from the wallet")
         if detach:
-            out.show(f"job {job_id} is funded and waits for its node")
-            out.finish(job, then=(f"qubix logs -f {job_id}", f"qubix show {job_id}", f"qubix cancel {job_id}"))
+            out.show(f"job {job_id} " + ("waits for its payment" if payment else "is funded and waits for its node"))
+            out.finish({**job, "payment": payment}, then=(f"qubix logs -f {job_id}", f"qubix show {job_id}", f"qubix cancel {job_id}"))
             return
         try:
             ended = stream(out, client, job_id)
         except KeyboardInterrupt:
-            out.note(f"\nthe job goes on; qubix cancel {job_id} ends it")
-            out.finish(client.get(f"/api/jobs/{job_id}"), then=(f"qubix logs -f {job_id}",), code=job_code("RUNNING"))
+            left = client.get(f"/api/jobs/{job_id}")
+            waits = left["state"] == "AWAITING_FUNDS"
+            out.note(f"\nthe job {'still waits for its payment' if waits else 'goes on'}; qubix cancel {job_id} ends it")
+            out.finish(left, then=(f"qubix logs -f {job_id}", f"qubix show {job_id}"), code=job_code("RUNNING"))
             return
     out.show(f"[bold]{ended['state']}[/bold] {plain(ended['reason_detail'] or ended['reason'] or '')}")
     out.show(attempts_table(ended), receipt_table(ended))
@@ -158,6 +172,12 @@ def packed(path: Path) -> Iterator[Path]:
 
 def submit(client: Client, request: Request, **extra: Any) -> Mapping[str, Any]:
     """Upload the inputs and make the job. Returns: the job. Raises: ApiError, with nothing created."""
+    job: Mapping[str, Any] = place(client, request, **extra)["job"]
+    return job
+
+
+def place(client: Client, request: Request, **extra: Any) -> Mapping[str, Any]:
+    """Upload the inputs and make the job. Returns: the job, and the payment that it waits for (null: it is funded). Raises: as `submit`."""
     inputs = []
     for name, path in request.files.items():
         with packed(path) as file:
@@ -165,9 +185,8 @@ def submit(client: Client, request: Request, **extra: Any) -> Mapping[str, Any]:
     body = {**request.body, "inputs": inputs, **extra}
     if "quote_id" in extra:
         body.pop("offer_id", None)
-    answer = client.post("/api/jobs/create", body)
-    job: Mapping[str, Any] = answer.get("job", answer)
-    return job
+    answer: Mapping[str, Any] = client.post("/api/jobs/create", body)
+    return answer
 
 
 def quote_id(plan: Mapping[str, Any]) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from qubix.cli.output import bare
+from qubix.cli.payment import news_of
 
 FINAL: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 ENDS: Final = {"LOST": "was lost", "FAILED": "failed", "CANCELLED": "was cancelled", "SUCCEEDED": "succeeded"}
@@ -55,7 +56,7 @@ def ended(attempt: Mapping[str, Any]) -> str:
 
 
 class Narrator:
-    """Tells what becomes of a job's attempts, each thing once and between the log lines where it belongs.
+    """Tells what becomes of a job's payment and attempts, each thing once and between the log lines where it belongs.
 
     Args: say, prints a sentence; waits, whether to tell why the job waits, too.
     """
@@ -66,11 +67,13 @@ class Narrator:
         self._told: set[tuple[int, str]] = set()
         self._due: list[tuple[int, str, bool]] = []
         self._waiting = ""
+        self._paid: tuple[object, ...] | None = None
         self._heading = 0
 
     def look(self, job: Mapping[str, Any]) -> None:
         """See the job as it is now; what is new is told before the next line that comes after it, or by `flush`."""
         attempts = job["attempts"]
+        self._look_at_payment(job.get("payment"))
         for attempt in attempts:
             number = attempt["number"]
             self._once(number, "began", number, began(attempt))
@@ -81,6 +84,18 @@ class Narrator:
         if waiting and waiting != self._waiting and self._waits:
             self._due.append((len(attempts) + 1, f"waiting: {waiting}", False))
         self._waiting = waiting
+
+    def _look_at_payment(self, payment: Mapping[str, Any] | None) -> None:
+        """Told again when more has come or is proved; the passing of time alone is no news."""
+        if payment is None or payment["state"] == "over":
+            return
+        now = (payment["state"], payment["confirmations"], payment["received"], payment["missing"], payment["delayed"])
+        if now != self._paid:
+            paid = payment["state"] == "paid"
+            funded = f"payment {payment['confirmations']}/{payment['confirmations_needed']}: the job is funded"
+            if not paid or self._paid is not None:
+                self._due.append((0, funded if paid else news_of(payment), False))
+            self._paid = now
 
     def before(self, line: Mapping[str, Any]) -> None:
         """A log line is about to be shown."""

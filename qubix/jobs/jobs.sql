@@ -43,6 +43,19 @@ END $$;
 REVOKE ALL ON FUNCTION attempt_is_funded() FROM PUBLIC;
 CREATE TRIGGER attempt_is_funded BEFORE INSERT ON attempts FOR EACH ROW EXECUTE FUNCTION attempt_is_funded();
 
+-- What was asked for stays; what is shown of a payment never falls.
+CREATE FUNCTION payment_request_moves() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+  IF NEW.confirmations < OLD.confirmations OR (OLD.extended AND NOT NEW.extended)
+     OR (OLD.paid_at IS NOT NULL AND (NEW.paid_at, NEW.tx_ids) IS DISTINCT FROM (OLD.paid_at, OLD.tx_ids)) THEN
+    RAISE EXCEPTION 'what was shown of the payment for job % stays', OLD.job_id USING ERRCODE = 'check_violation';
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER payment_request_moves BEFORE UPDATE ON payment_requests FOR EACH ROW EXECUTE FUNCTION payment_request_moves();
+
+GRANT SELECT, INSERT ON payment_requests TO qubix_web;
+GRANT SELECT, UPDATE (extended, received, missing, confirmations, tx_ids, paid_at) ON payment_requests TO qubix_controller;
 GRANT SELECT, INSERT, UPDATE ON jobs, attempts, checkpoints, artefacts, job_inputs, log_chunks, blobs TO qubix_web, qubix_controller;
 GRANT SELECT, INSERT ON attempt_blobs TO qubix_web;
 GRANT DELETE ON blobs, log_chunks TO qubix_controller;

@@ -123,6 +123,19 @@ ATTEMPT_TABLE: Final[Mapping[tuple[AttemptState, AttemptStep], AttemptState]] = 
 }
 
 
+class TooManyUnpaid(Conflict):
+    """Each job that waits for its payment holds devices that nobody has paid for."""
+
+    code = "too_many_unpaid"
+
+
+class Pay(enum.StrEnum):
+    """Where a job's money comes from: the wallet as it is, or a payment on the chain that fills it first."""
+
+    WALLET = "wallet"
+    CHAIN = "chain"
+
+
 class WrongStep(Conflict):
     """The state does not allow this step."""
 
@@ -172,7 +185,7 @@ class JobRequest:
         limits as well; quote_id or offer_id, where one was chosen; duration_max_s, the longest paid run (None: what the
         budget pays for, or the library job's); budget, the ceiling itself in place of rate × duration; price_max, the highest
         price per GPU-hour; wait_s, how long to wait for a matching node (None: the deployment's default);
-        retry_own_failures, also retry what was the consumer's own fault.
+        retry_own_failures, also retry what was the consumer's own fault; pay, whether to wait for a payment on the chain.
     """
 
     kind: str
@@ -187,6 +200,7 @@ class JobRequest:
     price_max: int | None = None
     wait_s: int | None = None
     retry_own_failures: bool = False
+    pay: Pay = Pay.WALLET
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -320,7 +334,10 @@ class ReceiptAttempt:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a job cost: held = charged + refunded once it is final (before: refunded is None, charged is so far)."""
+    """What a job cost: held = charged + refunded once it is final (before: refunded is None, charged is so far).
+
+    Args: tx_ids, the payments on the chain that funded it; none where the wallet did.
+    """
 
     job_id: UUID
     final: bool
@@ -330,10 +347,11 @@ class Receipt:
     fee: Qu
     escrow_state: str
     attempts: tuple[ReceiptAttempt, ...]
+    tx_ids: tuple[str, ...] = ()
 
 
 __all__ = [
     "ATTEMPT_LIVE", "ATTEMPT_TABLE", "JOB_TABLE", "Artefact", "Attempt", "AttemptState", "AttemptStep", "Fault", "Input", "InputRequest", "Job",
-    "JobRequest", "JobState", "JobStep", "LogLine", "Needs", "Receipt", "ReceiptAttempt", "TimelineEntry", "WrongStep", "attempt_after",
-    "job_after", "progress_after",
+    "JobRequest", "JobState", "JobStep", "LogLine", "Needs", "Pay", "Receipt", "ReceiptAttempt", "TimelineEntry", "TooManyUnpaid", "WrongStep",
+    "attempt_after", "job_after", "progress_after",
 ]  # fmt: skip

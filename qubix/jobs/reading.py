@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from qubix.escrow.model import AttemptEnd, Earning, Escrow, Use, is_open, metered_ms
 from qubix.jobs.model import Attempt, AttemptState, Fault, Job, Receipt, ReceiptAttempt, TimelineEntry
+from qubix.jobs.payment import Request
 from qubix.kernel.money import Qu, charge, written
 
 _ENDS = {
@@ -17,9 +18,14 @@ _ENDS = {
 }
 
 
-def timeline(job: Job, attempts: Sequence[Attempt], checkpoints: Sequence[tuple[int, int, dt.datetime]]) -> list[TimelineEntry]:
-    """What happened, in order of time. Args: checkpoints, (attempt's number, its own number, stored at)."""
-    entries = [TimelineEntry(job.created_at, "created", None, f"held {written(job.ceiling)}")]
+def timeline(
+    job: Job, attempts: Sequence[Attempt], checkpoints: Sequence[tuple[int, int, dt.datetime]], asked: Request | None = None
+) -> list[TimelineEntry]:
+    """What happened, in order of time. Args: checkpoints, (attempt's number, its own number, stored at); asked, the payment it waited for."""
+    held = f"held {written(job.ceiling)}"
+    entries = [TimelineEntry(job.created_at, "created", None, held if asked is None else f"waits for a payment of {written(asked.amount)}")]
+    if asked is not None and asked.paid_at is not None:
+        entries.append(TimelineEntry(asked.paid_at, "funded", None, held))
     for attempt in attempts:
         resumed = "" if attempt.resumed_from is None else f", resuming from checkpoint {attempt.resumed_from}"
         entries.append(

@@ -17,6 +17,7 @@ from qubix.jobs.model import (
     JobState,
     JobStep,
     LogLine,
+    Pay,
     Receipt,
     TimelineEntry,
     WrongStep,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from qubix.escrow.service import EscrowService
     from qubix.intake.model import Upload
     from qubix.jobs.catalogue import Catalogue, LibraryJob
+    from qubix.jobs.funding import FundingService
     from qubix.jobs.store import JobStore
     from qubix.market.service import MarketService
 
@@ -73,7 +75,7 @@ class Terms:
 class JobService:
     """Jobs in one transaction.
 
-    Args: store, market, escrow and uploads over the transaction's connection; catalogue, the library; tell, adds an event
+    Args: store, market, escrow, funding and uploads over the transaction's connection; catalogue, the library; tell, adds an event
         to its outbox; wake, after the commit; limits, the deployment's.
     """
 
@@ -85,6 +87,7 @@ class JobService:
         catalogue: Catalogue,
         market: MarketService,
         escrow: EscrowService,
+        funding: FundingService,
         uploads: Uploads,
         tell: Callable[[Event], None],
         wake: Callable[[str, str], None],
@@ -95,6 +98,7 @@ class JobService:
         self._catalogue = catalogue
         self._market = market
         self._escrow = escrow
+        self._funding = funding
         self._uploads = uploads
         self._tell = tell
         self._wake = wake
@@ -106,14 +110,16 @@ class JobService:
         return self._catalogue
 
     async def create(self, user_id: UserId, request: JobRequest) -> Job:
-        """Make a funded job: its row, its inputs, a quote where an offer fits now, and the escrow, all or nothing.
+        """Make a job: its row, its inputs, a quote where an offer fits now, and the escrow, all or nothing.
 
-        Returns: the job, PENDING; with `unplaceable` where no offer fits now.
+        Returns: the job, PENDING and funded, with `unplaceable` where no offer fits now; or AWAITING_FUNDS, with a payment request, when
+        it is to be paid on the chain and the wallet does not hold its ceiling already.
         Raises: Invalid with the field; NotFound for another's upload or quote; Unpaid with `missing`; OfferTaken or QuoteGone
-        when the chosen offer is gone. After any of them nothing was made.
+        when the chosen offer is gone; as `FundingService.open` for a job to be paid on the chain. After any of them nothing was made.
         """
         library = self._catalogue.get(request.kind)
         self._check(request)
+        address = await self._funding.open(user_id) if request.pay is Pay.CHAIN else None
         inputs = await self._inputs(user_id, library, request)
         params = library.read_params(request.params, [item.name for item in inputs])
         needs, limits = library.needs_with(request.needs)
@@ -122,6 +128,8 @@ class JobService:
         terms = await self._terms(user_id, library, needs, request)
         job_id = new_id()
         state = job_after(JobState.DRAFT, JobStep.QUOTE) if terms.quote else JobState.DRAFT
+        asks = address is not None and not await self._funding.covers(user_id, terms.ceiling)
+        state = job_after(state, JobStep.AWAIT_FUNDS) if asks else state
         await self._store.insert(
             {
                 "id": job_id,
@@ -146,9 +154,12 @@ class JobService:
         await self._store.insert_inputs(job_id, inputs)
         if terms.why is not None:
             await self._store.tell_unplaceable(job_id, dict(terms.why))
-        await self._escrow.open_and_fund(job_id, user_id, terms.ceiling)
-        job_after(state, JobStep.FUND)
-        job = await self._store.make_pending(job_id)
+        if asks and address is not None:
+            job = await self._funding.ask(job_id, user_id, terms.ceiling, terms.quote, address)
+        else:
+            await self._escrow.open_and_fund(job_id, user_id, terms.ceiling)
+            job_after(state, JobStep.FUND)
+            job = await self._store.make_pending(job_id)
         self._tell(news.status_changed(job_id, job.state, unplaceable=job.unplaceable))
         self._wake("jobs", "")
         return job
@@ -233,13 +244,17 @@ class JobService:
     async def timeline(self, user_id: UUID, job_id: UUID) -> list[TimelineEntry]:
         """What happened to the job, in order. Raises: NotFound."""
         job = await self.get(user_id, job_id)
-        return reading.timeline(job, await self._store.attempts(job_id), await self._store.checkpoints(job_id))
+        paid = await self._funding.payment(user_id, job_id)
+        return reading.timeline(
+            job, await self._store.attempts(job_id), await self._store.checkpoints(job_id), None if paid is None else paid.request
+        )
 
     async def receipt(self, user_id: UUID, job_id: UUID) -> Receipt:
         """What the job cost; while it lives, what it has cost so far. Raises: NotFound."""
         job = await self.get(user_id, job_id)
         escrow, earnings = await self._escrow.get(job_id, user_id)
-        return reading.receipt(job, await self._store.attempts(job_id), escrow, earnings, now=self._clock.now())
+        made = reading.receipt(job, await self._store.attempts(job_id), escrow, earnings, now=self._clock.now())
+        return dataclasses.replace(made, tx_ids=await self._funding.tx_ids(user_id, job_id))
 
     def _check(self, request: JobRequest) -> None:
         for name, value, most in (

@@ -78,6 +78,23 @@ jobs = sa.Table(
     sa.Index("jobs_owner_idx", "owner_id", sa.text("created_at DESC"), sa.text("id DESC")),
     sa.Index("jobs_pending_idx", "pending_at", "id", postgresql_where=sa.text("state = 'PENDING'")),
     sa.Index("jobs_live_idx", "id", postgresql_where=sa.text("state IN ('ASSIGNED', 'RUNNING')")),
+    sa.Index("jobs_awaiting_idx", "owner_id", "id", postgresql_where=sa.text("state = 'AWAITING_FUNDS'")),
+)
+
+payment_requests = sa.Table(
+    "payment_requests",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("address", sa.ForeignKey("chain_addresses.identity"), nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False, comment="what was missing in the wallet when it was asked for"),
+    _moment("asked_at", required=True),
+    sa.Column("extended", sa.Boolean, nullable=False, server_default=sa.false(), comment="its quote got the one extension"),
+    sa.Column("received", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("missing", sa.BigInteger, nullable=False),
+    sa.Column("confirmations", sa.SmallInteger, nullable=False, server_default="0", comment="as shown: proved once of the whole amount"),
+    sa.Column("tx_ids", pg.ARRAY(sa.Text), nullable=False, server_default="{}", comment="the payments that count for the job"),
+    sa.Column("paid_at", sa.DateTime(timezone=True), comment="when the escrow was funded; NULL: it waits, or it was never paid"),
+    sa.CheckConstraint("amount > 0 AND received >= 0 AND missing >= 0 AND confirmations BETWEEN 0 AND 3", name="amounts"),
 )
 
 attempts = sa.Table(

@@ -201,6 +201,13 @@ class MarketService:
         await self._store.set_quote_state(quote_id, QuoteState.USED.value)
         return quote
 
+    async def keep_quote(self, quote_id: UUID, *, ttl_s: float) -> bool:
+        """Let a used quote's devices stay with it until `ttl_s` from now, never shorter than they would. Returns whether it had them still."""
+        kept = await self._leases.extend(quote_id, ttl_s=ttl_s)
+        if kept:
+            await self._store.extend_quote(quote_id, ttl_s)
+        return kept
+
     async def get_quote(self, quote_id: UUID, user_id: UserId | None = None) -> Quote:
         """A quote (of this user). Raises: NotFound."""
         return _quote(await self._store.quote(quote_id, user_id))

@@ -170,6 +170,13 @@ class MarketStore:
         """Move a quote on."""
         await self._connection.execute(sa.text("UPDATE quotes SET state = :state WHERE id = :id"), {"state": state, "id": quote_id})
 
+    async def extend_quote(self, quote_id: UUID, ttl_s: float) -> None:
+        """Let a quote run out `ttl_s` from now, never earlier than it did."""
+        await self._connection.execute(
+            sa.text("UPDATE quotes SET expires_at = greatest(expires_at, clock_timestamp() + make_interval(secs => :ttl)) WHERE id = :id"),
+            {"id": quote_id, "ttl": ttl_s},
+        )
+
     async def sweep_quotes(self, batch_max: int) -> int:
         """Open quotes whose time is over become expired, and quotes that no job used are forgotten after a day."""
         late = await self._connection.execute(

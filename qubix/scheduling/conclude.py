@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qubix.escrow.service import EscrowService
     from qubix.scheduling.end_store import EndStore
 
+UNPAID: Final = "the payment was not in the wallet before the quote ran out; what comes stays in the wallet: make the job again to use it"
 BATCH_MAX: Final = 50
 """How many ends one loop step looks for."""
 
@@ -90,13 +91,20 @@ class EndService:
         return await self._store.idle(most=most)
 
     async def end_idle(self, job_id: UUID) -> bool:
-        """End a job without an attempt that was cancelled, or that nothing matched in time. Returns whether it ended now."""
+        """End a job without an attempt that was cancelled, not paid in time or not matched in time. Returns whether it ended now.
+
+        What its quote holds goes back to the market at once. A payment that comes later stays in the wallet.
+        """
         idle = await self._store.lock_idle(job_id)
         if idle is None:
             return False
-        await self._capacity.release(idle.job_id)
+        for holder in (idle.job_id, idle.quote_id):
+            if holder is not None:
+                await self._capacity.release(holder)
         if idle.cancelled:
             await self._end_job(idle.job_id, idle.state, JobStep.CANCEL, "cancelled", "cancelled by its owner", None)
+        elif idle.state is JobState.AWAITING_FUNDS:
+            await self._end_job(idle.job_id, idle.state, JobStep.CANCEL, "expired", UNPAID, None)
         else:
             why = (idle.unplaceable or {}).get("message", "no node matched in time")
             await self._end_job(idle.job_id, idle.state, JobStep.FAIL, "no_match", why, None)

@@ -91,14 +91,15 @@ UPDATE jobs SET state = :state, reason = :reason, reason_detail = :detail, ended
     progress = CASE WHEN :state = 'COMPLETED' THEN 100 ELSE progress END WHERE id = :id
 """)
 
-# A waiting job that will not run: cancelled, or nothing matched in time. However short it waits, placement has looked at it
+# A waiting job that will not run: cancelled, not paid while its quote stood, or nothing matched in time. However short it waits, placement has looked at it
 # (and said why not) before it is given up; only what placement cannot even plan is given up without that, somewhat later.
 _IDLE: Final = """(state = 'PENDING' AND (cancel_requested_at IS NOT NULL
         OR wait_until < clock_timestamp() AND (unplaceable IS NOT NULL OR wait_until < clock_timestamp() - interval '30 seconds'))
-    OR state IN ('DRAFT', 'QUOTED', 'AWAITING_FUNDS') AND cancel_requested_at IS NOT NULL)"""
+    OR state IN ('DRAFT', 'QUOTED', 'AWAITING_FUNDS') AND cancel_requested_at IS NOT NULL
+    OR state = 'AWAITING_FUNDS' AND wait_until <= clock_timestamp())"""
 _IDLE_ENDS: Final = sa.text(f"SELECT id FROM jobs WHERE {_IDLE} ORDER BY id LIMIT :most")  # noqa: S608  (a constant)
 _LOCK_IDLE: Final = sa.text(f"""
-SELECT id, owner_id, state, cancel_requested_at IS NOT NULL AS cancelled, unplaceable FROM jobs
+SELECT id, owner_id, state, quote_id, cancel_requested_at IS NOT NULL AS cancelled, unplaceable FROM jobs
 WHERE id = :id AND {_IDLE} FOR UPDATE SKIP LOCKED
 """)  # noqa: S608
 
@@ -123,11 +124,12 @@ WHERE state = 'PENDING'
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class IdleEnd:
-    """A job without an attempt that ends: `cancelled`, or else nothing matched in time."""
+    """A job without an attempt that ends: `cancelled`, or else not paid (AWAITING_FUNDS) or not matched in time."""
 
     job_id: UUID
     owner_id: UUID
     state: JobState
+    quote_id: UUID | None
     cancelled: bool
     unplaceable: dict[str, Any] | None
 
@@ -177,7 +179,7 @@ class EndStore:
     async def lock_idle(self, job_id: UUID) -> IdleEnd | None:
         """Such a job, locked; None when it ends no more, or somebody else has it."""
         r = (await self._connection.execute(_LOCK_IDLE, {"id": job_id})).one_or_none()
-        return None if r is None else IdleEnd(r.id, r.owner_id, JobState(r.state), r.cancelled, r.unplaceable)
+        return None if r is None else IdleEnd(r.id, r.owner_id, JobState(r.state), r.quote_id, r.cancelled, r.unplaceable)
 
     async def end_attempt(self, attempt_id: UUID, **values: Any) -> None:
         """Write the terminal row (the parameters of `_END_ATTEMPT`)."""

@@ -36,7 +36,10 @@ class LineView(View):
 
 
 class EscrowView(View):
-    """An escrow in whole units; its id is the job's. A payee sees only their own lines."""
+    """An escrow in whole units; its id is the job's. A payee sees only their own lines.
+
+    `tx_ids`, for its payer: the payments on the chain that funded it; empty where the wallet did.
+    """
 
     id: UUID
     asset: str
@@ -48,6 +51,7 @@ class EscrowView(View):
     disputed_at: dt.datetime | None
     settled_at: dt.datetime | None
     lines: list[LineView]
+    tx_ids: list[str] = Field(default=[])
     position: int = 0
 
 
@@ -115,10 +119,10 @@ async def _read(s: Scope, escrow_id: UUID, caller: Principal) -> EscrowView:
     position = await outbox.position(s.connection)
     oversees = caller.has(Role.OPERATOR) or caller.has(Role.ARBITER)
     found, earnings = await s.escrow.get(escrow_id, caller.user_id, oversees=oversees)
-    return view_of(found, earnings, position)
+    return view_of(found, earnings, position, tx_ids=await s.funding.tx_ids(caller.user_id, escrow_id))
 
 
-def view_of(found: Escrow, earnings: Sequence[Earning], position: int = 0) -> EscrowView:
+def view_of(found: Escrow, earnings: Sequence[Earning], position: int = 0, *, tx_ids: Sequence[str] = ()) -> EscrowView:
     """An escrow with the lines that the caller may see."""
     return EscrowView(
         id=found.id,
@@ -131,5 +135,6 @@ def view_of(found: Escrow, earnings: Sequence[Earning], position: int = 0) -> Es
         disputed_at=found.disputed_at,
         settled_at=found.settled_at,
         lines=[LineView.model_validate(earning) for earning in earnings],
+        tx_ids=list(tx_ids),
         position=position,
     )

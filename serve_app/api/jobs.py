@@ -12,13 +12,16 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from qubix.bootstrap import Scope
+from qubix.chains.qubic.explorer import Explorer
 from qubix.identity.model import Principal
 from qubix.identity.model import Scope as Grant
 from qubix.jobs.catalogue import LibraryJob
-from qubix.jobs.model import AttemptState, Fault, InputRequest, Job, JobRequest, JobState
+from qubix.jobs.model import AttemptState, Fault, InputRequest, Job, JobRequest, JobState, Pay
+from qubix.kernel.errors import NotFound
 from qubix.kernel.money import Asset
 from qubix.market.model import DURATION_MAX_S
 from qubix.postgres import outbox
+from serve_app.api.payments import PaymentView, payment_view
 from serve_app.api.quotes import EstimateView, NeedsBody, Params, estimate_of, needs_of
 from serve_app.api.shapes import PROBLEMS, Body, Limit, Page, View
 from serve_app.calls import DefaultCall, MoneyCall
@@ -34,7 +37,10 @@ class InputBody(Body):
 
 
 class JobBody(Body):
-    """A job to run. Its escrow holds `budget`, or the quote's ceiling, from this moment on."""
+    """A job to run. Its escrow holds `budget`, or the quote's ceiling, from this moment on.
+
+    With `pay` = `chain`, from the moment when the wallet holds that much: at once, or after the payment that the answer asks for.
+    """
 
     kind: str = Field(max_length=100, description="A job of the library; see /api/jobs/catalogue.")
     name: str = Field("", max_length=200)
@@ -48,6 +54,7 @@ class JobBody(Body):
     price_max: int | None = Field(None, gt=0, lt=1 << 53, description="The most per GPU-hour, also for a retry elsewhere.")
     wait_s: int | None = Field(None, ge=0, le=86_400, description="How long to wait for a matching machine.")
     retry_own_failures: bool = False
+    pay: Pay = Pay.WALLET
 
 
 class JobView(View):
@@ -126,7 +133,10 @@ class ReceiptAttemptView(View):
 
 
 class ReceiptView(View):
-    """held = charged + refunded once it is final; before, `charged` is what it has cost so far."""
+    """held = charged + refunded once it is final; before, `charged` is what it has cost so far.
+
+    `tx_ids`: the payments on the chain that funded it; empty where the wallet did.
+    """
 
     job_id: UUID
     final: bool
@@ -136,6 +146,7 @@ class ReceiptView(View):
     fee: int
     escrow_state: str
     attempts: list[ReceiptAttemptView]
+    tx_ids: list[str] = Field(default=[])
 
 
 class InputView(View):
@@ -147,19 +158,22 @@ class InputView(View):
 
 
 class JobDetail(JobView):
-    """A job with its attempts and its receipt."""
+    """A job with its attempts and its receipt; `payment` is what it waits or waited for on the chain, null where its wallet paid at once."""
 
     attempts: list[AttemptView]
     inputs: list[InputView]
     receipt: ReceiptView
+    payment: PaymentView | None
     position: int
 
 
 class NewJob(View):
-    """The funded job and what it is expected to take and cost."""
+    """The job and what it is expected to take and cost. `payment` is null for a job that is funded, from the wallet, also one to be paid on
+    the chain whose ceiling the wallet holds already; else the job is AWAITING_FUNDS until that payment has come."""
 
     job: JobView
     estimate: EstimateView
+    payment: PaymentView | None = None
 
 
 class LogView(View):
@@ -257,11 +271,14 @@ class CatalogueView(View):
 
 @router.post("/create", status_code=201, response_model=NewJob)
 async def create(body: JobBody, call: MoneyCall) -> Response:
-    """Make and fund a job, all or nothing: 402 with the missing amount, 409 with the next best offer, and nothing was made."""
+    """Make and fund a job, all or nothing: 402 with the missing amount, 409 with the next best offer, and nothing was made.
+
+    With `pay` = `chain`, on networks devnet and mainnet: what the wallet lacks is asked for as a payment, and the job waits for it.
+    """
 
     async def work(s: Scope, caller: Principal) -> NewJob:
         job = await s.jobs.create(caller.user_id, _request(body))
-        return NewJob(job=view_of(job), estimate=await _estimate(s, job))
+        return NewJob(job=view_of(job), estimate=await _estimate(s, job), payment=await _payment(s, job))
 
     return await call.once(body, work, grant=Grant.JOBS, status=201)
 
@@ -303,8 +320,22 @@ async def job(job_id: UUID, call: DefaultCall) -> JobDetail:
             attempts=[AttemptView.model_validate(attempt) for attempt in await s.jobs.attempts(caller.user_id, job_id)],
             inputs=[InputView.model_validate(item) for item in await s.jobs.inputs(caller.user_id, job_id)],
             receipt=ReceiptView.model_validate(await s.jobs.receipt(caller.user_id, job_id)),
+            payment=await _payment(s, found),
             position=position,
         )
+
+    return await call.user(work)
+
+
+@router.get("/{job_id}/payment")
+async def payment(job_id: UUID, call: DefaultCall) -> PaymentView:
+    """The payment that my job waits for, or that funded it."""
+
+    async def work(s: Scope, caller: Principal) -> PaymentView:
+        found = await _payment(s, await s.jobs.get(caller.user_id, job_id))
+        if found is None:
+            raise NotFound("no payment was asked for: the wallet paid for this job", next_step="see its receipt: GET /api/jobs/{id}")
+        return found
 
     return await call.user(work)
 
@@ -386,6 +417,14 @@ def _request(body: JobBody) -> JobRequest:
     inputs = tuple(InputRequest(item.name, item.upload_id) for item in body.inputs)
     rest = body.model_dump(exclude={"inputs", "needs"})
     return JobRequest(**rest, inputs=inputs, needs=needs_of(body.needs))
+
+
+async def _payment(s: Scope, found: Job) -> PaymentView | None:
+    asked = await s.funding.payment(found.owner_id, found.id)
+    if asked is None:
+        return None
+    explorer = Explorer(s.resources.settings.qubic_explorer_url)
+    return payment_view(asked, explorer, waiting=found.state is JobState.AWAITING_FUNDS)
 
 
 async def _estimate(s: Scope, found: Job) -> EstimateView:
