@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
+from qubix.chains.qubic.login import Scheme
 from qubix.cli import config, runfile
 from qubix.cli.client import Client, connect
-from qubix.cli.output import JsonFlag, Output, YesFlag, ago, ask, table
+from qubix.cli.output import JsonFlag, Output, WrongUsage, YesFlag, ago, ask, table
+from qubix.cli.wallet_login import by_wallet
 from qubix.identity.model import Scope
 from qubix.kernel.errors import Invalid
 
@@ -49,19 +52,33 @@ def login(
     email: Annotated[str | None, typer.Option(help="With a password instead of a key.")] = None,
     password: Annotated[str | None, typer.Option(help="Asked for when it is not given.")] = None,
     key: Annotated[str | None, typer.Option(help="An API key (qk_…).")] = None,
+    wallet: Annotated[str | None, typer.Option(help="A Qubic identity: sign a text with its wallet instead.")] = None,
+    scheme: Annotated[Scheme | None, typer.Option(help="How the wallet signs; default: as its answer tells, else manual.")] = None,
+    nonce: Annotated[str | None, typer.Option(help="Of the text that was signed.")] = None,
+    signature: Annotated[str | None, typer.Option(help="The signature, or the wallet's whole answer.")] = None,
     yes: YesFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Log in on this machine with an API key, or with email and password (which makes a key)."""
+    """Log in on this machine with an API key, or with email and password or a Qubic wallet (which makes a key)."""
     out = Output(as_json)
+    if wallet is None and (scheme or nonce or signature):
+        raise WrongUsage("--scheme, --nonce and --signature need --wallet", next_step="qubix login --wallet IDENTITY")
+    if wallet is not None and (email or password or key):
+        raise WrongUsage("--wallet is another way in than --key, --email and --password", next_step="choose one")
     address = resolve_url(url)
-    if key is None:
+    if wallet is not None:
+        with Client(address) as client:
+            found = by_wallet(out, client, wallet, scheme=scheme, nonce=nonce, signed=signature, yes=yes)
+        if found is None:
+            return
+        key = _new_key(address, found["access_token"])
+    elif key is None:
         chosen, secret = ask(out, yes, email=(email, "Email"), password=(password, "Password"))
         key = key_for(address, chosen, secret)
     with Client(address, key) as client:
         user = client.get("/api/auth/me")
     path = config.save(config.Account(address, key))
-    out.show(f"logged in as {user['email']} at {address}; the key is in {path}")
+    out.show(f"logged in as {called(user)} at {address}; the key is in {path}")
     out.finish({"user": user, "url": address, "config": str(path)}, then=("qubix wallet", "qubix offers", "qubix jobs"))
 
 
@@ -109,6 +126,11 @@ def keys_revoke(key_id: str, yes: YesFlag = False, as_json: JsonFlag = False) ->
         client.delete(f"/api/auth/keys/{key_id}")
     out.show("revoked")
     out.finish({"revoked": key_id}, then=("qubix keys",))
+
+
+def called(user: Mapping[str, Any]) -> str:
+    """What to call an account: its address, else its id (an account made by a wallet has no address at first)."""
+    return str(user["email"] or user["id"])
 
 
 def resolve_url(given: str | None) -> str:

@@ -210,7 +210,8 @@ def platform_answer() -> Check:
         return Check("account", Verdict.FAIL, f"{account.url} does not answer: {error}", "qubix status; is the address right?")
     if answer.status_code != 200:
         return Check("account", Verdict.FAIL, f"{account.url} says {answer.status_code}", "qubix login again")
-    return Check("account", Verdict.OK, f"{answer.json()['email']} at {account.url}")
+    user = answer.json()
+    return Check("account", Verdict.OK, f"{user['email'] or user['id']} at {account.url}")
 
 
 async def _audit(url: str) -> list[str]:
