@@ -64,7 +64,7 @@ def platform(**settings: str) -> Iterator[Platform]:
     """Start a platform in a folder of its own; it ends with this process at the latest."""
     folder = Path(tempfile.mkdtemp(prefix="qubix-bench-"))
     try:
-        run, key = up.start_detached(folder, settings=settings, owner=os.getpid())
+        run, key = up.start_detached(folder, settings={"network": "none", **settings}, owner=os.getpid())
         assert key is not None
         yield Platform(folder, run, key)
     finally:

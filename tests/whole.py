@@ -197,9 +197,9 @@ class Consumer:
 
 @contextlib.contextmanager
 def whole_platform(*, machines: bool = True, **settings: str) -> Iterator[Whole]:
-    """Bring it up, and take all of it down again."""
+    """Bring it up, and take all of it down again. Its money is the faucet's, unless another network is named."""
     folder = Path(tempfile.mkdtemp(prefix="qubix-whole-"))
-    whole = Whole(folder, {"dispute_window_s": "2", "rate_limits": "false", **settings})
+    whole = Whole(folder, {"dispute_window_s": "2", "rate_limits": "false", "network": "none", **settings})
     try:
         whole.up()
         if machines:

@@ -14,14 +14,14 @@ from qubix.cli.settings_page import meaning
 from qubix.settings import Settings
 
 
-def check_settings(given: Mapping[str, str]) -> None:
-    """Try the settings as the processes will. Raises: WrongUsage with what is meant by a name, or allowed as a value."""
+def chosen_settings(given: Mapping[str, str]) -> Settings:
+    """The settings as the processes will read them. Raises: WrongUsage with what is meant by a name, or allowed as a value."""
     for name in given:
         if name not in Settings.model_fields:
             raise _unknown(name)
     read = {name: _read(name, value) for name, value in given.items()}
     try:
-        Settings(**read)
+        return Settings(**read)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])

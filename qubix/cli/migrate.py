@@ -45,6 +45,24 @@ def prepare(owner_url: str, network: str) -> str | None:
     return asyncio.run(_prepare(owner_url, network))
 
 
+def born_on(owner_url: str) -> str | None:
+    """The network of the ledger in this database; None where there is no ledger yet."""
+    return asyncio.run(_born_on(owner_url))
+
+
+async def _born_on(owner_url: str) -> str | None:
+    import asyncpg
+
+    connection = await asyncpg.connect(owner_url)
+    try:
+        if await connection.fetchval("SELECT to_regclass('ledger_network')") is None:
+            return None
+        found: str | None = await connection.fetchval("SELECT network FROM ledger_network")
+        return found
+    finally:
+        await connection.close()
+
+
 async def _prepare(owner_url: str, network: str) -> str | None:
     from qubix.bootstrap import open_resources, scope
     from qubix.postgres.migrate import upgrade

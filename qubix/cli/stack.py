@@ -1,8 +1,12 @@
-"""One Qubix on this machine: PostgreSQL, Ray head with Serve, controller, fabric daemon, web layer; started in order, stopped in reverse."""
+"""One Qubix on this machine: PostgreSQL, devnet, Ray head with Serve, controller, treasury, signer, web layer, fabric daemon.
+
+Started in order, stopped in reverse.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -16,7 +20,8 @@ from typing import Final
 import httpx
 
 from qubix.cli import runfile
-from qubix.cli.migrate import prepare
+from qubix.cli.chosen import chosen_settings
+from qubix.cli.migrate import born_on, prepare
 from qubix.cli.processes import Running, adopt_orphans, reap, seen
 from qubix.cli.supervise import Child, end_all_below, look_after, make_runtime_dir
 from qubix.fabric.head import Head, start_head
@@ -24,12 +29,16 @@ from qubix.fabric.process import temporary_folder
 from qubix.kernel.errors import Unavailable
 from qubix.postgres.embedded import EmbeddedServer, free_port
 from qubix.postgres.schema import ROLES
+from qubix.treasury.seeds import make_key_file
 
 READY_TIMEOUT_S: Final = 60.0
-NETWORK: Final = "none"
-"""Test money only, until a chain is connected."""
+NETWORK: Final = "devnet"
+"""Of a new data folder, unless another is chosen: real transactions of test money."""
+DEVNET_REQUESTS_PER_S: Final = 500.0
+"""The public endpoints are asked far less often; this one is ours alone."""
 _INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "SSL_CERT_FILE", "QUBIX_PG_BIN")
 _WATCH_INTERVAL_S: Final = 0.2
+SIGNER_KEY: Final = "signer.key"
 RAY_GRACE_S: Final = 1.0
 """Ray holds nothing that lasts, and `ray start --block` takes long over its goodbye: a second, then SIGKILL."""
 
@@ -70,6 +79,8 @@ class Stack:
         self._head: Head | None = None
         self._children: list[Child] = []
         self._runtime: Path | None = None
+        self._network = NETWORK
+        self._chosen = chosen_settings(plan.settings)
 
     def start(self) -> None:
         """Bring everything up, in order; returns when the web layer says that it is ready.
@@ -87,8 +98,10 @@ class Stack:
         self.run.ports["application"] = port
         self._record()
         self._start_database()
+        self._start_devnet()
         self._start_ray(port)
         self._start_controller()
+        self._start_treasury()
         self._start_web(port)
         self._start_fabric()
         self._await_ready()
@@ -145,11 +158,25 @@ class Stack:
         self.run.ports["postgres"] = self._server.port
         self._record()
         self.say("migrations")
-        key = prepare(self._server.url(), NETWORK)
+        self._network = self.plan.settings.get("network") or born_on(self._server.url()) or NETWORK
+        key = prepare(self._server.url(), self._network)
         if key:
             keep_key(self.plan.data_dir, key)
         for role in ROLES:
             self._server.write_url_file(role, self._url_file(role))
+
+    def _start_devnet(self) -> None:
+        """A simulated Qubic network, on a port that stays the same when it has to be started again."""
+        if self._network != "devnet" or "qubic_rpc_urls" in self.plan.settings:
+            return
+        self.say("devnet")
+        port = free_port()
+        arguments = ["-m", "qubix.chains.qubic.devnet", "--data-dir", str(self.plan.data_dir / "devnet"), "--port", str(port)]
+        arguments += ["--tick-s", str(self._chosen.devnet_tick_s)]
+        self._add("devnet", arguments, ready="{").wait_until_ready(READY_TIMEOUT_S, self.stopping)
+        self.run.urls["qubic"] = f"http://127.0.0.1:{port}"
+        self.run.ports["qubic"] = port
+        self._record()
 
     def _start_ray(self, port: int) -> None:
         self.say("Ray head")
@@ -166,23 +193,47 @@ class Stack:
 
     def _start_controller(self) -> None:
         self.say("controller")
-        self._add("controller", ["-m", "qubix.controller"], "qubix_controller")
+        self._add("controller", ["-m", "qubix.controller"], "qubix_controller", ray=True)
+
+    def _start_treasury(self) -> None:
+        """What watches the chain, and what alone can sign for it."""
+        if self._network == "none":
+            return
+        self.say("treasury and signer")
+        key = self.plan.data_dir / "secrets" / SIGNER_KEY
+        if not key.exists():
+            make_key_file(key)
+        self._add("treasury", ["-m", "qubix.treasurer"], "qubix_treasury")
+        self._add("signer", ["-m", "qubix.signer"], "qubix_signer", extra={"QUBIX_SIGNER_KEY_FILE": str(key)})
 
     def _start_fabric(self) -> None:
         self.say("fabric daemon")
-        self._add("fabric", ["-m", "qubix.fabric.daemon"], "qubix_fabric")
+        self._add("fabric", ["-m", "qubix.fabric.daemon"], "qubix_fabric", ray=True)
 
     def _start_web(self, port: int) -> None:
         self.say("web layer")
         arguments = ["-m", "serve_app.deployment", "--host", self.plan.host, "--port", str(port)]
-        child = self._add("web", arguments, "qubix_web", ready="ready", once=True)
+        child = self._add("web", arguments, "qubix_web", ready="ready", once=True, ray=True)
         child.wait_until_ready(READY_TIMEOUT_S, self.stopping)
 
-    def _add(self, name: str, arguments: list[str], role: str, *, ready: str | None = None, once: bool = False) -> Child:
-        assert self._head is not None  # noqa: S101  (typing: the head comes first)
+    def _add(
+        self,
+        name: str,
+        arguments: list[str],
+        role: str | None = None,
+        *,
+        ready: str | None = None,
+        once: bool = False,
+        ray: bool = False,
+        extra: Mapping[str, str] | None = None,
+    ) -> Child:
+        """Start a process of ours. Args: role, of the database; ray, whether it may join the cluster, whose token lets it do anything there."""
         environment = {key: os.environ[key] for key in _INHERITED if key in os.environ}
-        environment |= self._settings(self.run.ports["application"]) | self._head.environment
-        environment |= {"QUBIX_DATABASE_URL_FILE": str(self._url_file(role)), "QUBIX_LIVE_HUB": "ray", "PYTHONUNBUFFERED": "1"}
+        environment |= self._settings(self.run.ports["application"]) | {"PYTHONUNBUFFERED": "1", **(extra or {})}
+        if role is not None:
+            environment["QUBIX_DATABASE_URL_FILE"] = str(self._url_file(role))
+        if ray and self._head is not None:
+            environment |= self._head.environment | {"QUBIX_LIVE_HUB": "ray"}
         environment["TMPDIR"] = str(temporary_folder(Path(self.run.runtime_dir)))
         child = Child(name, [sys.executable, *arguments], environment, self.plan.data_dir / "log" / f"{name}.log", ready=ready, once=once)
         child.start()
@@ -194,12 +245,24 @@ class Stack:
         settings = {
             "QUBIX_DATA_DIR": str(self.plan.data_dir),
             "QUBIX_PUBLIC_URL": f"http://{self.plan.host}:{port}",
-            "QUBIX_NETWORK": NETWORK,
+            "QUBIX_NETWORK": self._network,
+            **self._chain_settings(),
             **{f"QUBIX_{name.upper()}": value for name, value in self.plan.settings.items()},
         }
         if self._head is not None:
             settings |= {"QUBIX_RAY_ADDRESS": self._head.where.address, "QUBIX_RAY_DASHBOARD_URL": self._head.where.dashboard_url}
         return settings
+
+    def _chain_settings(self) -> dict[str, str]:
+        """Where the devnet is: two doors of one network, so that every verdict has its two witnesses."""
+        if "qubic" not in self.run.urls:
+            return {}
+        url = self.run.urls["qubic"]
+        return {
+            "QUBIX_QUBIC_RPC_URLS": json.dumps([url, f"{url}/b"]),
+            "QUBIX_QUBIC_REQUESTS_PER_S": str(DEVNET_REQUESTS_PER_S),
+            "QUBIX_QUBIC_EXPLORER_URL": f"{url}/network",
+        }
 
     def _url_file(self, role: str) -> Path:
         return self.plan.data_dir / "secrets" / f"{role}.url"

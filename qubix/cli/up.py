@@ -43,14 +43,17 @@ def up(
     leave_key: Annotated[bool, typer.Option(hidden=True)] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Start Qubix and supervise it until Ctrl-C: PostgreSQL, Ray with Serve, controller, fabric daemon, web layer."""
+    """Start Qubix and supervise it until Ctrl-C: PostgreSQL, Ray with Serve, controller, fabric daemon, web layer, and its Qubic network.
+
+    That is a simulated one with test money (devnet) unless --set network=none, or mainnet, is given at the first start.
+    """
     out = Output(as_json)
     folder = (data_dir or runfile.default_data_dir()).resolve()
     settings = dict(_setting(text) for text in setting or [])
     if settings:
-        from qubix.cli.chosen import check_settings  # the settings tree: heavy, and only read here
+        from qubix.cli.chosen import chosen_settings  # the settings tree: heavy, and only read here
 
-        check_settings(settings)
+        chosen_settings(settings)
     chosen = port if port is not None else _port_default(host)
     if detach:
         run, key = start_detached(folder, host=host, port=chosen, settings=settings)
@@ -165,6 +168,7 @@ def _show(out: Output, folder: Path, run: runfile.RunFile, key: str | None) -> N
         ("application", address),
         ("API documentation", f"{address}/api/docs"),
         ("Ray dashboard", run.urls.get("ray_dashboard", "-")),
+        *([("Qubic devnet", run.urls["qubic"])] if "qubic" in run.urls else []),
         ("data", str(folder)),
     ]
     out.show(table("Qubix", ("what", "where"), rows))

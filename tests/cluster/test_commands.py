@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def user(folder: Path) -> Iterator[User]:
     """A user who is logged in, has funds, and shares two declared GPUs of this machine."""
-    run, _ = up.start_detached(folder / "platform", settings={"dispute_window_s": "600"})
+    run, _ = up.start_detached(folder / "platform", settings={"dispute_window_s": "600", "network": "none"})
     made = User(folder, "user")
     try:
         made.told("signup", "--url", run.urls["application"], "--email", "u@example.org", "--password", "a password of many words")

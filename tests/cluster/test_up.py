@@ -48,9 +48,9 @@ class Machine:
         document: dict[str, Any] = json.loads(answer.stdout)
         return document
 
-    def up(self) -> dict[str, Any]:
+    def up(self, *arguments: str) -> dict[str, Any]:
         """Start the platform."""
-        return self.told("up", "--detach", "--data-dir", str(self.data_dir), "--port", "0")
+        return self.told("up", "--detach", "--data-dir", str(self.data_dir), "--port", "0", *arguments)
 
     def run(self) -> runfile.RunFile:
         """What runs."""
@@ -89,7 +89,7 @@ def test_a_first_start_that_fails_loses_no_operators_key_and_leaves_other_platfo
 
 
 def test_p_a05_started_again_on_the_same_data_everything_is_there(machine: Machine) -> None:
-    first = machine.up()
+    first = machine.up("--set", "network=none")
     assert first["operator_key"].startswith("qk_")
     machine.told("signup", "--url", first["urls"]["application"], "--email", "one@example.org", "--password", PASSWORD)
     machine.told("wallet", "faucet", "12345")

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 
 from qubix.cli import main, up
-from qubix.cli.chosen import check_settings
+from qubix.cli.chosen import chosen_settings
 from qubix.cli.output import WrongUsage
 
 
 def test_an_unknown_name_is_refused_with_what_was_meant() -> None:
     with pytest.raises(WrongUsage, match="no setting fee_bp") as refused:
-        check_settings({"fee_bp": "1"})
+        chosen_settings({"fee_bp": "1"})
     assert "did you mean fee_bps" in refused.value.next_step
 
 
 def test_a_name_like_no_other_is_sent_to_the_page_of_settings() -> None:
     with pytest.raises(WrongUsage) as refused:
-        check_settings({"xxxxxxxx": "1"})
+        chosen_settings({"xxxxxxxx": "1"})
     assert refused.value.next_step == "docs/settings.md lists them all"
 
 
@@ -37,13 +37,13 @@ def test_a_name_like_no_other_is_sent_to_the_page_of_settings() -> None:
 )
 def test_a_bad_value_is_refused_with_the_field_and_what_is_allowed(name: str, value: str, allowed: str) -> None:
     with pytest.raises(WrongUsage, match=name) as refused:
-        check_settings({name: value})
+        chosen_settings({name: value})
     assert value in refused.value.message
     assert allowed in refused.value.next_step
 
 
 def test_good_settings_pass() -> None:
-    check_settings({"fee_bps": "250", "rate_limits": "false", "lease_ttl_s": "2.5", "cors_origins": '["http://a.example"]'})
+    chosen_settings({"fee_bps": "250", "rate_limits": "false", "lease_ttl_s": "2.5", "cors_origins": '["http://a.example"]'})
 
 
 @pytest.mark.parametrize("flags", [(), ("--detach",)])
