@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from qubix.chains.qubic import identity, signature
@@ -287,6 +287,31 @@ def verdict(signed: Signed, seen: Observed, rules: Rules | None = None) -> Verdi
     if len(found) < len(latest):
         return Unknown("one archive shows the transaction and another does not")
     return case.executed(found)
+
+
+def net_of_refund(signed: Signed, seen: Observed, rules: Rules | None = None) -> Observed:
+    """What was seen, without a send-many that the contract took and gave back whole: that raises both of the wallet's counters and moves nothing.
+
+    Taken so of an endpoint whose complete event log, from after the payment is final, shows these two movements and no other.
+    """
+    final = signed.tick + (rules or Rules()).confirmations
+    there = QuTransfer(signed.source, signed.destination, signed.amount)
+    both = {there, QuTransfer(signed.destination, signed.source, signed.amount)}
+    raised = Counters(signed.before.transfers + 1, signed.before.amount + signed.amount)
+    logs = [moved for moved in seen.moved if moved.log_tick >= final and moved.complete]
+    refunded = {moved.endpoint for moved in logs if len(moved.transfers) == len(both) and set(moved.transfers) == both}
+    if not signed.payments or not refunded:
+        return seen
+    return replace(
+        seen,
+        outgoing=tuple(
+            replace(out, counters=signed.before) if out.endpoint in refunded and out.counters == raised else out for out in seen.outgoing
+        ),
+        moved=tuple(
+            replace(moved, transfers=()) if moved.endpoint in refunded and both.issuperset(moved.transfers) else moved
+            for moved in seen.moved
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)

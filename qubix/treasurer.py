@@ -1,0 +1,214 @@
+"""The treasury: one process that watches the chain, credits what comes in, sends what is signed. `python -m qubix.treasurer`
+
+It holds no key. What it knows is in the database, every step is one transaction that begins by proving leadership, no network call is made
+inside one, and it may be killed at any moment. Its loops: the chain (look, scan, judge again, peek), payments, reconciliation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import asyncpg
+import sqlalchemy as sa
+
+from qubix import observability
+from qubix.bootstrap import Resources, open_resources, scope
+from qubix.kernel.errors import Conflict, Invalid, QubixError
+from qubix.kernel.tasks import end
+from qubix.postgres import leader
+from qubix.postgres.engine import DRIVER_TROUBLE
+from qubix.postgres.leader import NotLeader
+from qubix.settings import Settings
+from qubix.treasury.books import Books
+from qubix.treasury.deciding import Patience, Payer
+from qubix.treasury.reconciling import Reconciler
+from qubix.treasury.sending import Rules
+from qubix.treasury.store import TreasuryStore
+from qubix.treasury.watch_store import WAITED_FOR_S, WatchStore
+from qubix.treasury.watching import SCAN_TICKS_MAX, Pauses, Watcher
+from qubix.treasury.witnesses import Witnesses
+
+NAME: Final = "treasury"
+LOOK_S: Final = 1.5
+"""Between two looks at the chain."""
+PAYMENTS_S: Final = 1.0
+RECONCILE_S: Final = 5.0
+BALANCES_S: Final = 30.0
+"""Between two rounds of balances."""
+BEAT_S: Final = 1.0
+FAILURE_PAUSE_S: Final = 1.0
+AWAY: Final = (sa.exc.DBAPIError, sa.exc.TimeoutError, *DRIVER_TROUBLE)
+"""The database is away, or refused one transaction: the step is tried again."""
+
+log = observability.logger("treasury")
+
+
+class Treasurer:
+    """The loops over one process's resources.
+
+    Args: holder, who this is, for the leader row; rules, patience and pauses, how much proof is enough and how often it is asked for.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        *,
+        holder: str = "",
+        rules: Rules | None = None,
+        patience: Patience | None = None,
+        pauses: Pauses | None = None,
+    ) -> None:
+        self._resources = resources
+        self._holder = holder or f"{socket.gethostname()}/{os.getpid()}"
+        self._epoch = 0
+        witnesses = Witnesses(resources.qubic)
+        self.watcher = Watcher(witnesses, self.books, clock=resources.clock, pauses=pauses)
+        self.payer = Payer(witnesses, self.books, clock=resources.clock, rules=rules, patience=patience)
+        self.reconciler = Reconciler(witnesses, self.books)
+        self._balances_due = 0.0
+
+    async def lead(self) -> int:
+        """Become the leader, of a ledger that knows a chain. Returns the epoch.
+
+        Raises: Invalid where the ledger is of another network than the settings name, or of none.
+        """
+        async with scope(self._resources) as s:
+            network = await WatchStore(s.connection).network()
+            if network is None:
+                raise Conflict("the ledger has no network yet", next_step="run `qubix migrate` first")
+            if network != self._resources.settings.network or network == "none":
+                raise Invalid(
+                    f"this ledger's network is {network}, the configured one {self._resources.settings.network}",
+                    next_step="the treasury works on devnet and mainnet; set QUBIX_NETWORK to what the ledger was born on",
+                )
+            self._epoch = await leader.take(s.connection, NAME, self._holder)
+        log.info("leading", epoch=self._epoch, network=network)
+        return self._epoch
+
+    @asynccontextmanager
+    async def books(self) -> AsyncIterator[Books]:
+        """One transaction while this process leads. Raises: NotLeader."""
+        async with scope(self._resources, leads=(NAME, self._epoch)) as s:
+            yield Books(WatchStore(s.connection), TreasuryStore(s.connection), s.outbox.add, s.wake)
+
+    async def run(self) -> None:
+        """Lead and work until cancelled, or until another leads. Raises: NotLeader, Invalid."""
+        while True:
+            try:
+                await self.lead()
+                break
+            except (*AWAY, Conflict) as error:
+                log.warning("the database is away or not ready", error=str(error)[:300])
+                await asyncio.sleep(FAILURE_PAUSE_S)
+        loops = [
+            self._every(BEAT_S, self._beat),
+            self._every(LOOK_S, self.watch),
+            self._woken("payments", self.pay, idle_s=PAYMENTS_S),
+            self._woken("deposits", self._expect, idle_s=WAITED_FOR_S),
+            self._every(RECONCILE_S, self.reconcile),
+        ]
+        tasks = [asyncio.create_task(loop) for loop in loops]
+        try:
+            over, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in over:
+                task.result()
+        finally:
+            await end(tasks)
+
+    async def watch(self) -> None:
+        """Where the chain is, what came in; at once again while there is much to catch up with."""
+        await self.watcher.look()
+        while await self.watcher.scan() >= SCAN_TICKS_MAX:
+            await self.watcher.look()
+        await self.watcher.rejudge()
+        await self.watcher.peek()
+
+    async def pay(self) -> None:
+        """Send what is signed, decide what is final."""
+        await self.payer.step()
+
+    async def reconcile(self) -> None:
+        """Ask for balances now and then, and judge them when the cursor has passed them."""
+        now = self._resources.clock.monotonic()
+        if self.reconciler.is_idle and now >= self._balances_due:
+            self._balances_due = now + BALANCES_S
+            await self.reconciler.ask()
+        for tick in await self.reconciler.judge():
+            await self.watcher.read_again(tick)
+
+    async def _expect(self) -> None:
+        self.watcher.expect(WAITED_FOR_S)
+
+    async def _beat(self) -> None:
+        async with scope(self._resources) as s:
+            await leader.beat(s.connection, NAME, self._epoch)
+
+    async def _woken(self, channel: str, act: Callable[[], Awaitable[None]], *, idle_s: float) -> None:
+        """Run `act` at each wake; and every `idle_s` without one, unless only wakes mean something."""
+        async with self._resources.listen(channel, idle_s=idle_s) as listener:
+            async for heard in listener:
+                if heard or channel != "deposits":
+                    await self._tried(act)
+
+    async def _every(self, pause_s: float, act: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await self._tried(act)
+            await asyncio.sleep(pause_s)
+
+    async def _tried(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Run a step; trouble of the database or the network delays it and never ends the loop."""
+        try:
+            await act()
+        except NotLeader:
+            raise
+        except (*AWAY, asyncpg.PostgresError) as error:
+            log.warning("step failed; tried again", step=act.__name__, error=str(error)[:500])
+            await asyncio.sleep(FAILURE_PAUSE_S)
+        except QubixError as error:
+            log.warning("step refused; tried again", step=act.__name__, code=error.code, error=error.message)
+            await asyncio.sleep(FAILURE_PAUSE_S)
+
+
+async def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit code: 0 stopped, 2 wrongly configured, 3 another leads."""
+    resources = open_resources(settings)
+    task = asyncio.create_task(Treasurer(resources).run())
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set():
+            await task
+    except NotLeader as error:
+        log.error("not the leader any more", reason=error.message)
+        return 3
+    except Invalid as error:
+        log.error("cannot start", reason=error.message, next_step=error.next_step)
+        return 2
+    finally:
+        with contextlib.suppress(Exception):
+            await end([task, stopping])
+        with contextlib.suppress(Exception):
+            await resources.close()
+    return 0
+
+
+def main() -> int:
+    """Entry point."""
+    settings = Settings()
+    observability.configure(level=settings.log_level)
+    return asyncio.run(serve(settings))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,54 @@
+"""One transaction of the treasury process, as its steps see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from qubix.kernel.events import Event
+from qubix.kernel.money import Asset
+from qubix.ledger.service import wallet_event
+from qubix.treasury.store import TreasuryStore
+from qubix.treasury.watch_store import Change, WatchStore
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Args: rows, what the process keeps; acts, which move money, one per transaction; tell, adds an event; wake, after the commit."""
+
+    rows: WatchStore
+    acts: TreasuryStore
+    tell: Callable[[Event], None]
+    wake: Callable[[str], None]
+
+    def tell_changes(self, changes: Sequence[Change]) -> None:
+        """Tell each address's user what has become of a payment to it."""
+        for change in changes:
+            if change.user_id is not None:
+                self.tell(_incoming_event(change, change.user_id))
+
+
+OpenBooks = Callable[[], AbstractAsyncContextManager[Books]]
+"""Begins a transaction that holds only while this process leads, and commits it at a clean exit."""
+
+
+def _incoming_event(change: Change, user: UUID) -> Event:
+    credited = change.amount if change.state == "CREDITED" else 0
+    said = {
+        "tx_id": change.tx_id,
+        "place": change.place,
+        "state": change.state.lower(),
+        "confirmations": change.confirmations,
+        "amount": change.amount,
+        "tick": change.tick,
+        "address": change.address,
+    }
+    return chain_event(user, "deposit", credited, user, said)
+
+
+def chain_event(user: UUID, reason: str, change: int, subject: UUID, said: Mapping[str, object]) -> Event:
+    """News of chain money for a wallet's owner. Args: subject, what it is about: a withdrawal's hold, or for a deposit the user."""
+    event = wallet_event(user, Asset.QUBIC, reason, change, subject)
+    return replace(event, payload={**event.payload, **said})
