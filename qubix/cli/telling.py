@@ -92,7 +92,8 @@ class Narrator:
         now = (payment["state"], payment["confirmations"], payment["received"], payment["missing"], payment["delayed"])
         if now != self._paid:
             paid = payment["state"] == "paid"
-            funded = f"payment {payment['confirmations']}/{payment['confirmations_needed']}: the job is funded"
+            counted = f"{payment['confirmations']}/{payment['confirmations_needed']}"
+            funded = f"payment {counted}: the job is funded" if payment["tx_ids"] else "the job is funded from the wallet"
             if not paid or self._paid is not None:
                 self._due.append((0, funded if paid else news_of(payment), False))
             self._paid = now
