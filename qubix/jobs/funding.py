@@ -127,6 +127,7 @@ class FundingService:
         if quote is not None:
             await self._quotes.keep_quote(quote.id, ttl_s=self._quote_s)
         await self._store.insert(job_id, address, amount)
+        self._wake("deposits", "")  # the treasury looks ahead of what is final while somebody waits
         return await self._store.wait(job_id, ttl_s=self._quote_s)
 
     async def payment(self, owner_id: UUID, job_id: UUID) -> Payment | None:

@@ -118,6 +118,13 @@ async def test_p_b21_a_job_waits_for_its_payment_is_told_0_to_3_and_runs_once_it
     assert await problems(world.owner) == []
 
 
+async def test_the_treasury_is_told_that_somebody_waits(world: World) -> None:
+    heard = world.resources.listen("deposits", idle_s=5)
+    await heard._ensure()
+    await world.job()
+    assert await heard.__anext__()
+
+
 async def test_p_b17_the_payments_memo_names_the_job_and_the_job_its_payments(world: World) -> None:
     first, second = await world.job(), await world.job()
     address = await world.address()
