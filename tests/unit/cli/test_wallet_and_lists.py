@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from qubix.cli import account, provider, wallet
 from qubix.cli.client import Client
 from qubix.cli.main import app
-from qubix.cli.wallet import moved
+from qubix.cli.transactions import moved
 
 JOB_ID = "0190aaaa-0000-7000-8000-000000000001"
 NOTHING: dict[str, Any] = {"items": [], "next_cursor": None}
