@@ -22,17 +22,22 @@ import typer
 from qubix.cli import config, demo_jobs, runfile, up
 from qubix.cli.account import sign_up
 from qubix.cli.client import Client
+from qubix.cli.demo_chain import FAUCET, Network, Purse, books_agree
 from qubix.cli.demo_jobs import Expectations, Stage
 from qubix.cli.jobs import attempts_table, receipt_table
-from qubix.cli.output import ExitCode, Output, amount, table
+from qubix.cli.output import ExitCode, Output, amount, plain, table
 from qubix.cli.processes import end
 from qubix.cli.provider import earnings_table
 from qubix.cli.supervise import start_and_wait
 from qubix.kernel.errors import QubixError, Unavailable
 
 TEST_FUNDS: Final = 5_000_000
+PURSE_FUNDS: Final = 2_000_000
+"""What the consumer has in a wallet of their own, outside the platform."""
 DISPUTE_WINDOW_S: Final = 5
+TICK_S: Final = 0.25
 EARNINGS_TIMEOUT_S: Final = 30.0
+ARRIVES_TIMEOUT_S: Final = 60.0
 _OPEN: Final = frozenset({"PENDING", "LOCKED", "DISPUTED"})
 
 
@@ -57,11 +62,12 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the platform and the nodes running.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line at the end.")] = False,
 ) -> None:
-    """Show it all: a platform, two nodes, four jobs (one loses its node, one means harm, one is cancelled), the money. Exit 0 if all held."""
+    """Show it all: a platform and its devnet, two nodes, four jobs (one is paid on chain, one loses its node, one means harm, one is
+    cancelled), the money and the way out of it. Exit 0 if all held."""
     out = Output(as_json)
     began = time.monotonic()
     expectations = Expectations(out, began)
-    result: dict[str, Any] = {"ok": False, "seconds": 0.0, "jobs": [], "ledger_problems": None, "escrows_open": None}
+    result: dict[str, Any] = {"ok": False, "seconds": 0.0, "jobs": [], "ledger_problems": None, "escrows_open": None, "chain": None}
     expectations.begin("the platform comes up")
     folder = Path(tempfile.mkdtemp(prefix="qubix-demo-"))
     logs_wanted = True
@@ -118,7 +124,7 @@ def _next(folder: Path, *, ok: bool, keep: bool) -> tuple[str, ...]:
 @contextlib.contextmanager
 def _platform(out: Output, folder: Path, *, keep: bool) -> Iterator[tuple[runfile.RunFile, str]]:
     """The stack on its own data folder and ports; stopped at the end, and also when this process dies, unless it is kept."""
-    settings = {"dispute_window_s": str(DISPUTE_WINDOW_S)}
+    settings = {"dispute_window_s": str(DISPUTE_WINDOW_S), "network": "devnet", "devnet_tick_s": str(TICK_S)}
     run, key = up.start_detached(folder, settings=settings, owner=None if keep else os.getpid())
     if key is None:
         raise Unavailable("a fresh platform has made no operator")
@@ -143,11 +149,16 @@ def _play(out: Output, folder: Path, run: runfile.RunFile, operator_key: str, ex
         Client(url, config_of(folder, "provider").api_key) as provider,
         Client(url, operator_key) as operator,
     ):
-        client.post("/api/wallets/faucet", {"amount": TEST_FUNDS})
-        out.show(f"the consumer draws {amount(TEST_FUNDS)} of test funds")
+        network, purse = Network(run.urls["qubic"]), Purse()
+        network.pay(FAUCET, purse.identity, PURSE_FUNDS)
         stage = Stage(out, client, expectations, homes, ports, max(node.price for node in NODES))
+        expectations.begin("job 1: a training, paid on chain")
+        network.await_balance(purse.identity, PURSE_FUNDS)
+        out.show(f"the consumer's own Qubic wallet has {amount(PURSE_FUNDS)}, the wallet here is empty")
+        trained, paid = demo_jobs.train_paid_on_chain(stage, network, purse, then=lambda: _draw(out, client))
+        out.show(attempts_table(trained), receipt_table(trained))
+        result["jobs"].append(_summary(stage, trained))
         for title, play in (
-            ("job 1: a training", demo_jobs.train),
             ("job 2: the same, and its node dies", demo_jobs.lose_a_node),
             ("job 3: a script that means harm", demo_jobs.misbehave),
             ("job 4: cancelled while it runs", demo_jobs.cancel),
@@ -158,7 +169,44 @@ def _play(out: Output, folder: Path, run: runfile.RunFile, operator_key: str, ex
             result["jobs"].append(_summary(stage, job))
         expectations.begin("the money")
         _pay_out(out, provider, result["jobs"], expectations)
-        _audit(out, client, operator, expectations, result)
+        _audit(out, client, operator, expectations, result, drawn=TEST_FUNDS + paid.amount)
+        expectations.begin("the way out: a withdrawal to a Qubic identity")
+        payout = _withdraw(out, provider, network, expectations)
+        agree, figures = books_agree(network, folder / "secrets" / "qubix_treasury.url")
+        expectations.check("the ledger equals the chain", agree, figures)
+        links = [paid.explorer_url, payout["explorer_url"]]
+        result["chain"] = {
+            "funding_tx": paid.tx_id,
+            "payout_tx": payout["tx_id"],
+            "explorer": links,
+            "ledger_equals_chain": agree,
+        }
+        out.show("", *(f"{what}: {link}" for what, link in zip(("paid in", "paid out"), links, strict=True)))
+
+
+def _draw(out: Output, client: Client) -> None:
+    """Test funds for the other jobs: on the devnet a real payment, which arrives while the first one runs."""
+    client.post("/api/wallets/faucet", {"amount": TEST_FUNDS})
+    out.show(f"the consumer draws {amount(TEST_FUNDS)} of test funds, a payment of the devnet's faucet")
+
+
+def _withdraw(out: Output, provider: Client, network: Network, expectations: Expectations) -> Mapping[str, Any]:
+    """The provider takes out all that was earned. Returns: the withdrawal at its end."""
+    purse = Purse()
+    earned = provider.get("/api/wallets/balance")["wallets"][0]["available"]
+    asked = provider.post("/api/wallets/withdraw", {"address": purse.identity, "amount": earned})
+    out.show(f"the provider withdraws {amount(earned)} to {purse.identity}")
+    deadline = time.monotonic() + ARRIVES_TIMEOUT_S
+    said = ""
+    while (now := provider.get(f"/api/wallets/transactions/{asked['id']}"))["status"] == "pending" and time.monotonic() < deadline:
+        if now["detail"] != said:
+            said = now["detail"]
+            out.show(f"  [dim]{plain(said)}[/dim]")
+        time.sleep(0.2)
+    ended: Mapping[str, Any] = now
+    expectations.check("it is paid", now["status"] == "completed", now["detail"] or now["status"])
+    expectations.check("the identity has it on the chain", network.balance(purse.identity) == earned, amount(earned))
+    return ended
 
 
 def _join_nodes(out: Output, folder: Path, run: runfile.RunFile, expectations: Expectations) -> dict[str, Path]:
@@ -230,7 +278,7 @@ def _pay_out(out: Output, provider: Client, jobs: list[dict[str, Any]], expectat
     )
 
 
-def _audit(out: Output, client: Client, operator: Client, expectations: Expectations, result: dict[str, Any]) -> None:
+def _audit(out: Output, client: Client, operator: Client, expectations: Expectations, result: dict[str, Any], *, drawn: int) -> None:
     audit = operator.get("/api/audit")
     states = {job["id"]: client.get(f"/api/escrows/{job['id']}")["state"] for job in result["jobs"]}
     wallet = client.get("/api/wallets/balance")["wallets"][0]
@@ -240,7 +288,7 @@ def _audit(out: Output, client: Client, operator: Client, expectations: Expectat
     out.show(table("Escrows", ("job", "state"), [(job["name"], states[job["id"]]) for job in result["jobs"]]))
     expectations.check("no escrow is open", result["escrows_open"] == 0, ", ".join(states.values()))
     left = f"{amount(wallet['available'])} available, {amount(wallet['in_escrow'])} in escrow"
-    expectations.check("the consumer has the rest back", wallet["available"] == TEST_FUNDS - spent and wallet["in_escrow"] == 0, left)
+    expectations.check("the consumer has the rest back", wallet["available"] == drawn - spent and wallet["in_escrow"] == 0, left)
     expectations.check(
         "the ledger's audit finds nothing", audit["ok"] and result["ledger_problems"] == 0, audit["problems"] or "sum 0, every rule"
     )

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 from rich.rule import Rule
 
 from qubix.cli import runfile
 from qubix.cli.client import Client
+from qubix.cli.demo_chain import Network, Purse
 from qubix.cli.follow import FINAL
 from qubix.cli.jobs import log_lines
-from qubix.cli.output import Output
+from qubix.cli.output import Output, plain
 from qubix.cli.plan import show_plan
 from qubix.cli.processes import Running, alive, descendants
 from qubix.cli.run import quote_id, read_request, stream, submit
@@ -66,13 +68,13 @@ class Stage:
     ports: tuple[int, ...]
     price_max: int
 
-    def submit(self, target: str, name: str, **params: str) -> str:
-        """Plan, show the plan, fund. Returns: the job's id."""
+    def submit(self, target: str, name: str, *, pay: str = "wallet", **params: str) -> str:
+        """Plan, show the plan, fund (or ask for the payment, where it is to be paid on chain). Returns: the job's id."""
         request = read_request(target, params, {})
         request.body["price_max"] = self.price_max
         plan = self.client.post("/api/quotes", request.body)
         show_plan(self.out, plan)
-        return str(submit(self.client, request, name=name, quote_id=quote_id(plan))["id"])
+        return str(submit(self.client, request, name=name, quote_id=quote_id(plan), pay=pay)["id"])
 
     def node(self, node_id: str) -> runfile.RunFile:
         """The run file of a node. Raises: Unavailable when it is gone."""
@@ -87,17 +89,59 @@ class Stage:
         return items
 
 
-def train(stage: Stage) -> Mapping[str, Any]:
-    """Job 1: a training that runs through. Returns: the job at its end."""
-    job_id = stage.submit("mnist", "train")
-    job = stream(stage.out, stage.client, job_id)
+@dataclass(frozen=True)
+class Paid:
+    """The payment on chain for a job."""
+
+    tx_id: str
+    amount: int
+    explorer_url: str
+
+
+def train_paid_on_chain(stage: Stage, network: Network, purse: Purse, *, then: Callable[[], None]) -> tuple[Mapping[str, Any], Paid]:
+    """Job 1: paid from a wallet outside the platform, a training that runs through.
+
+    Args: then, called once the job is funded. Returns: the job at its end, and its payment.
+    """
+    job_id = stage.submit("mnist", "train", pay="chain")
+    asked = stage.client.get(f"/api/jobs/{job_id}/payment")
+    stage.out.show(f"to pay: {asked['amount']} QU to {asked['address']}, memo {plain(asked['memo'])}")
+    tx_id = network.pay(purse, asked["address"], asked["amount"], asked["memo"].encode())
+    counts = _follow_payment(stage, job_id)
     expect = stage.expectations
+    expect.check("the confirmations rose to 3/3 and never fell", counts == sorted(counts) and counts[-1] == 3, counts)
+    then()
+    job = stream(stage.out, stage.client, job_id)
+    link = next((shown["explorer_url"] for shown in _deposits(stage) if shown["tx_id"] == tx_id), "")
+    expect.check("the receipt names the payment", job["receipt"]["tx_ids"] == [tx_id], tx_id)
+    expect.check("its page shows it", bool(link) and tx_id in httpx.get(link, timeout=10).text, link)
     expect.check("the training is COMPLETED", job["state"] == "COMPLETED", job["reason"] or job["state"])
     expect.check(f"its test accuracy is at least {ACCURACY_MIN}", *_accuracy(stage, job_id))
     numbers = _checkpoints(stage, job_id)
     expect.check("each epoch left a checkpoint", numbers == set(range(1, EPOCHS + 1)), sorted(numbers))
     _balanced(expect, job)
-    return job
+    return job, Paid(tx_id, asked["amount"], link)
+
+
+def _follow_payment(stage: Stage, job_id: str) -> list[int]:
+    """Watch the count of confirmations until the job is funded. Returns: the counts as they were shown, without repeats."""
+    counts: list[int] = []
+    deadline = time.monotonic() + RUNNING_TIMEOUT_S
+    while time.monotonic() < deadline:
+        job = stage.client.get(f"/api/jobs/{job_id}")
+        shown = stage.client.get(f"/api/jobs/{job_id}/payment")
+        if not counts or shown["confirmations"] != counts[-1]:
+            counts.append(shown["confirmations"])
+            stage.out.show(f"  {counts[-1]}/3 [dim]{plain(job['state'])}[/dim]")
+        if job["state"] != "AWAITING_FUNDS":
+            return counts
+        time.sleep(0.1)
+    raise Unavailable(f"job {job_id} is not funded after {RUNNING_TIMEOUT_S:.0f} s", next_step="read the log of the treasury")
+
+
+def _deposits(stage: Stage) -> list[Mapping[str, Any]]:
+    items: list[Mapping[str, Any]] = stage.client.get("/api/wallets/transactions", type="deposit")["items"]
+    return items
 
 
 def lose_a_node(stage: Stage) -> Mapping[str, Any]:

@@ -41,7 +41,7 @@ def test_the_demo_holds_and_leaves_nothing(tmp_path: Path) -> None:
     last = json.loads(answer.stdout.splitlines()[-1])
     assert last.get("failed") is None, last
     assert answer.returncode == 0, answer.stderr
-    assert set(last) == {"ok", "seconds", "jobs", "ledger_problems", "escrows_open"}
+    assert set(last) == {"ok", "seconds", "jobs", "ledger_problems", "escrows_open", "chain"}
     assert (last["ok"], last["ledger_problems"], last["escrows_open"]) == (True, 0, 0)
     assert [job["status"] for job in last["jobs"]] == ["COMPLETED", "COMPLETED", "FAILED", "CANCELLED"]
     for job in last["jobs"]:
@@ -54,6 +54,11 @@ def test_the_demo_holds_and_leaves_nothing(tmp_path: Path) -> None:
     assert lost[1]["resumed_from"] >= 2
     for job in last["jobs"][:2]:
         assert {artefact["name"] for artefact in job["artefacts"]} == {"metrics.json", "model.safetensors"}
+
+    chain = last["chain"]
+    assert set(chain) == {"funding_tx", "payout_tx", "explorer", "ledger_equals_chain"}
+    assert chain["ledger_equals_chain"] is True
+    assert [link.rpartition("/")[2] for link in chain["explorer"]] == [chain["funding_tx"], chain["payout_tx"]]
 
     deadline = time.monotonic() + 10
     while (left := left_by(str(tmp_path))) and time.monotonic() < deadline:
