@@ -39,6 +39,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("post", "/api/jobs/{job_id}/cancel"): Rule(frozenset({"owner"})),
     ("get", "/api/jobs/{job_id}/logs"): Rule(frozenset({"owner"})),
     ("get", "/api/jobs/{job_id}/timeline"): Rule(frozenset({"owner"})),
+    ("get", "/api/jobs/{job_id}/payment"): Rule(frozenset()),
     ("get", "/api/jobs/{job_id}/artefacts"): Rule(frozenset({"owner"})),
     ("get", "/api/jobs/{job_id}/artefacts/{name}"): Rule(frozenset()),
     ("get", "/api/escrows/{escrow_id}"): Rule(frozenset({"owner", "operator"})),
@@ -53,7 +54,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("get", "/agent/v1/attempts/{attempt_id}/{fence}/inputs/{name}"): Rule(frozenset()),
     ("get", "/agent/v1/attempts/{attempt_id}/{fence}/checkpoint"): Rule(frozenset()),
 }
-"""`operator` here is also an arbiter. The agents' routes take a session's token and nothing else."""
+"""`operator` here is also an arbiter. No payment was asked for the owner's job (test_paid_on_chain has one that was). The agents' routes take a session's token and nothing else."""
 
 
 def routes_with_an_id() -> set[tuple[str, str]]:
