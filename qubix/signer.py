@@ -46,7 +46,8 @@ from qubix.treasury.signing import Candidate, Choice, SignedPayment, Wallet, agr
 from qubix.treasury.signing_store import SigningStore, Source
 
 NAME: Final = "signer"
-"""Of the leader row, and of the channel that wakes it: a withdrawal was asked for, a payment has ended."""
+CHANNEL: Final = "payouts"
+"""What wakes it: a withdrawal was asked for or approved, a payment has ended."""
 IDLE_S: Final = 1.0
 FAILURE_PAUSE_S: Final = 1.0
 PART_MAX_S: Final = 120.0
@@ -101,7 +102,7 @@ class Signer:
             except AWAY as error:
                 log.warning("the database is away", error=str(error)[:300])
                 await asyncio.sleep(FAILURE_PAUSE_S)
-        async with self._resources.listen(NAME, idle_s=IDLE_S) as listener:
+        async with self._resources.listen(CHANNEL, idle_s=IDLE_S) as listener:
             await self.round()
             async for _ in listener:
                 await self.round()
@@ -248,7 +249,7 @@ class Signer:
         try:
             async with self._scope() as s:
                 code = await act(SigningStore(s.connection))
-                s.wake("treasury")
+                s.wake("payments")
         except (sa.exc.IntegrityError, asyncpg.IntegrityConstraintViolationError) as error:
             log.warning("not stored: another payment is there", kind=kind, tx=signed.tx_id, error=type(error).__name__)
             return False

@@ -1,0 +1,136 @@
+"""What a person sees of the chain's money, and the few things that only a person decides: approvals, ceilings, ending a halt or a doubt.
+
+For commands on the treasury's own machine, over the role that may do it: the signer's for approvals and ceilings, the treasury's for halts
+and for payments that nothing proved.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from qubix.kernel.errors import Conflict, NotFound
+from qubix.ledger.model import Code
+from qubix.postgres.call import Caller
+
+LISTED_MAX: Final = 100
+"""Rows of one kind in a status."""
+
+# Why a hold waits: the first of these that is so.
+_WAITING: Final = """
+SELECT h.id AS hold_id, h.amount, h.address, h.created_at AS since,
+       CASE WHEN h.halted THEN 'payouts are halted'
+            WHEN h.approved THEN 'approved, goes next'
+            WHEN h.amount > m.payment_max THEN 'needs an approval: above ' || m.payment_max || ' for a payment'
+            WHEN h.user_day + h.amount > m.user_day_max THEN 'needs an approval: above ' || m.user_day_max || ' for a user and day'
+            WHEN h.wallet_day + h.amount > m.wallet_day_max THEN 'needs an approval: above ' || m.wallet_day_max || ' for the wallet and day'
+            ELSE 'goes next' END AS reason
+FROM payable_holds h CROSS JOIN signer_limits m ORDER BY h.created_at, h.id LIMIT :most
+"""
+_PAYMENTS: Final = """
+SELECT p.id AS payment_id, p.kind, p.state, p.reason, p.tx_id, p.tick, p.amount, p.fee, p.source, p.destination, p.signed_at, p.broadcasts,
+       (SELECT count(*) FROM payment_holds l WHERE l.payment_id = p.id) AS holds
+FROM payments p WHERE p.state IN ('SIGNED','UNKNOWN') ORDER BY p.state DESC, p.signed_at LIMIT :most
+"""
+_DOUBTFUL: Final = """
+SELECT tx_id, place, address, amount, tick, payer, state, reason, seen_at AS since FROM incoming
+WHERE state IN ('DOUBTFUL','WAITING') ORDER BY state, tick, tx_id, place LIMIT :most
+"""
+_ADDRESSES: Final = """
+SELECT a.identity AS address, a.purpose, a.user_id, a.given_at, coalesce(r.recorded, 0)::bigint AS recorded
+FROM chain_addresses a LEFT JOIN (SELECT address, sum(amount) AS recorded FROM chain_rows WHERE asset = 1 GROUP BY address) r ON r.address = a.identity
+WHERE a.purpose <> 'user' OR a.user_id IS NOT NULL ORDER BY a.purpose = 'user', coalesce(r.recorded, 0) DESC, a.purpose, a.given_at LIMIT :most
+"""
+
+Row = dict[str, Any]
+
+
+class Oversight:
+    """Over one transaction's connection."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._caller = Caller(connection)
+
+    async def status(self) -> Row:
+        """How everything stands, at most LISTED_MAX rows of each kind."""
+        chain = await self._rows("SELECT cursor, head, processed, tick_s, epoch, epoch_advanced_at, advanced_at FROM chain_state")
+        sums = "SELECT kind, posted FROM accounts WHERE kind IN ('house','suspense') AND owner_id IS NULL AND asset = 1"
+        posted = {row["kind"]: row["posted"] for row in await self._rows(sums)}
+        free = "SELECT count(*) AS n FROM chain_addresses WHERE purpose = 'user' AND user_id IS NULL"
+        own = await self._rows("SELECT purpose, identity FROM chain_addresses WHERE purpose <> 'user'")
+        return {
+            "network": await self._connection.scalar(sa.text("SELECT network FROM ledger_network")),
+            "chain": chain[0] if chain else None,
+            "halts": await self._rows("SELECT subject, rule, figures, needs_person, since FROM payout_halts ORDER BY since"),
+            "waiting": await self._rows(_WAITING, most=LISTED_MAX),
+            "payments": await self._rows(_PAYMENTS, most=LISTED_MAX),
+            "incoming": await self._rows(_DOUBTFUL, most=LISTED_MAX),
+            "suspense": posted.get("suspense", 0),
+            "house": posted.get("house", 0),
+            "addresses": {row["purpose"]: row["identity"] for row in own},
+            "free_addresses": (await self._rows(free))[0]["n"],
+        }
+
+    async def addresses(self, *, most: int) -> list[Row]:
+        """The platform's own addresses, then users', the richest first, with what is recorded there."""
+        return await self._rows(_ADDRESSES, most=most)
+
+    async def hold(self, hold_id: UUID) -> Row:
+        """A withdrawal. Raises: NotFound."""
+        sql = """SELECT h.id AS hold_id, h.amount, h.address, h.state, h.created_at AS since, a.approved_by,
+                        EXISTS (SELECT 1 FROM payment_holds l WHERE l.hold_id = h.id AND l.live) AS signed
+                 FROM holds h LEFT JOIN payout_approvals a ON a.hold_id = h.id WHERE h.id = :id"""
+        found = await self._rows(sql, id=hold_id)
+        if not found:
+            raise NotFound(f"there is no withdrawal {hold_id}", next_step="qubix treasury status lists those that wait")
+        return found[0]
+
+    async def approve(self, hold_id: UUID, by: str) -> bool:
+        """Let the signer sign for a hold past its ceilings. Returns whether it was not approved before."""
+        sql = "INSERT INTO payout_approvals (hold_id, approved_by) VALUES (:id, :by) ON CONFLICT DO NOTHING RETURNING true"
+        return bool(await self._connection.scalar(sa.text(sql), {"id": hold_id, "by": by[:200]}))
+
+    async def halt(self, subject: str) -> Row:
+        """Why payouts stop. Raises: NotFound."""
+        found = await self._rows("SELECT subject, rule, figures, needs_person, since FROM payout_halts WHERE subject = :s", s=subject)
+        if not found:
+            raise NotFound(f"no payouts are halted by {subject!r}", next_step="qubix treasury status lists the halts; * is the one for all")
+        return found[0]
+
+    async def resume(self, subject: str) -> None:
+        """End a halt that a person has to end. Raises: NotFound; Conflict for one that ends by itself."""
+        if not (await self.halt(subject))["needs_person"]:
+            raise Conflict(
+                "this halt ends by itself, as soon as the figures agree again",
+                next_step="find the missing or surplus money by the figures: qubix treasury status",
+            )
+        await self._connection.execute(sa.text("DELETE FROM payout_halts WHERE subject = :s AND needs_person"), {"s": subject})
+
+    async def payment(self, named: str) -> Row:
+        """A payment by its id, or its transaction's. Raises: NotFound."""
+        sql = """SELECT p.id AS payment_id, p.kind, p.state, p.reason, p.tx_id, p.tick, p.amount, p.fee, p.source, p.destination, p.signed_at,
+                        array(SELECT l.hold_id FROM payment_holds l WHERE l.payment_id = p.id ORDER BY l.place) AS holds
+                 FROM payments p WHERE p.id::text = :named OR p.tx_id = :named"""
+        found = await self._rows(sql, named=named)
+        if not found:
+            raise NotFound(f"there is no payment {named}", next_step="qubix treasury status lists those that are not settled")
+        return found[0]
+
+    async def owner_of(self, hold_id: UUID) -> tuple[UUID, int]:
+        """Whose withdrawal it is, and of how much."""
+        sql = "SELECT w.owner_id, h.amount FROM holds h JOIN accounts w ON w.id = h.account_id WHERE h.id = :id"
+        row = (await self._connection.execute(sa.text(sql), {"id": hold_id})).one()
+        return row.owner_id, row.amount
+
+    async def end_payment(self, payment_id: UUID, *, paid: bool, proof: str) -> Code:
+        """The end of a payment, after its holds and its fee if it paid."""
+        return Code(await self._caller.value("SELECT payment_ended($1, $2, $3)", payment_id, paid, proof))
+
+    async def _rows(self, sql: str, **values: Any) -> list[Row]:
+        rows = (await self._connection.execute(sa.text(sql), values)).mappings()
+        return [{name: value.isoformat() if isinstance(value, dt.datetime) else value for name, value in row.items()} for row in rows]
