@@ -29,3 +29,11 @@ async def sole(database: Database, owner: AsyncConnection, devnet: Devnet) -> As
     await born(owner, "devnet")
     async with open_till(database, owner, devnet, doors=("",)) as made:
         yield made
+
+
+@pytest.fixture(params=[("", "/b"), ("",)], ids=["two", "sole"])
+async def either(request: pytest.FixtureRequest, database: Database, owner: AsyncConnection, devnet: Devnet) -> AsyncIterator[Till]:
+    """Two endpoints, and then one alone."""
+    await born(owner, "devnet")
+    async with open_till(database, owner, devnet, doors=request.param) as made:
+        yield made

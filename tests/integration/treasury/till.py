@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Sequence
@@ -211,12 +212,13 @@ class Till:
         """The payment's state after its tick is final, and it was asked about as often as it takes."""
         tick = await self.value("SELECT tick FROM payments WHERE id = :id", id=payment)
         await self.treasurer.payer.step()
-        await self.advance(max(0, tick + 7 - self.devnet.tick))
+        await self.advance(max(7, tick + 7 - self.devnet.tick))
         for _ in range(rounds):
             await self.treasurer.payer.step()
             state, _ = await self.payment(payment)
             if state in ("PAID", "DEAD"):
                 break
+            await asyncio.sleep(0.03)
         return (await self.payment(payment))[0]
 
 
