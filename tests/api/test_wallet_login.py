@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -339,15 +343,6 @@ async def test_a_wallet_is_removed_unless_it_is_the_only_way_in_and_its_sessions
     assert (await connect(world.client(), first)).json()["created"] is True, "a stranger now"
 
 
-async def test_of_two_wallets_removed_at_once_one_stays(world: World) -> None:
-    first, second = QubicWallet(), QubicWallet()
-    client = await logged_in(world, first)
-    await connect(client, second, purpose="link")
-    answers = await asyncio.gather(*(client.delete(f"/api/wallet/identities/{wallet.identity}") for wallet in (first, second)))
-    assert sorted(answer.status_code for answer in answers) in ([204, 401], [204, 409])
-    assert await world.owner.scalar(sa.text("SELECT count(*) FROM wallet_identities")) == 1
-
-
 async def test_an_account_made_by_a_wallet_sets_its_address_once_and_then_logs_in_by_password_too(world: World) -> None:
     await world.person("anna")
     wallet = QubicWallet()
@@ -370,3 +365,25 @@ async def test_a_key_without_every_scope_gives_the_account_no_first_password(wor
     answer = await world.client(key).patch("/api/auth/me", json={"email": "eve@example.com", "password": PASSWORD})
     assert (answer.status_code, answer.json()["code"]) == (401, "scope_missing")
     assert (await client.get("/api/auth/me")).json()["email"] is None
+
+
+async def test_the_command_line_logs_in_by_a_wallet_in_two_steps(served: World, tmp_path: Path) -> None:
+    wallet = QubicWallet()
+
+    async def qubix(*arguments: str) -> Any:
+        started = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", "from qubix.cli.main import main; main()", *arguments, "--json"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "QUBIX_CONFIG": str(tmp_path / "config.json")},
+        )
+        said, _ = await started.communicate()
+        return json.loads(said)
+
+    asked = (await qubix("login", "--url", served.url, "--wallet", wallet.identity))["challenge"]
+    answer = json.dumps({"identity": wallet.identity, "message": asked["text"], "signature": wallet.sign(MANUAL, asked["text"])})
+    again = ("--wallet", wallet.identity, "--nonce", asked["nonce"], "--signature", answer)
+    user = (await qubix("login", "--url", served.url, *again))["user"]
+    assert user["email"] is None
+    assert len((await qubix("keys"))["items"]) == 1, "it stays logged in, by a key"
+    assert (await qubix("login", "--url", served.url, *again))["error"]["code"] == "challenge_unknown"

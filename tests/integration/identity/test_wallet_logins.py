@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -9,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from qubix.bootstrap import Resources, scope
 from qubix.chains.qubic.login import Scheme
-from qubix.identity.challenge import Challenge
+from qubix.identity.challenge import Challenge, LastWayIn
 from qubix.identity.model import User, Via
 from tests.fakes.wallets import QubicWallet
 
@@ -85,6 +87,28 @@ async def test_an_address_is_set_once_and_nobody_elses_is_taken(resources: Resou
         ]
     assert said == ["taken", "set", "set", "kept"]
     assert await owner.scalar(sa.text("SELECT email FROM users WHERE id = :id"), {"id": user.id}) == "wally@example.com"
+
+
+async def test_of_an_accounts_two_wallets_removed_at_once_one_stays(resources: Resources, owner: AsyncConnection) -> None:
+    user = await logged_in(resources, QubicWallet())
+    async with scope(resources) as s:
+        await s.connection.execute(
+            sa.text("INSERT INTO wallet_identities (identity, user_id, scheme) VALUES (:identity, :user, 'manual')"),
+            {"identity": QubicWallet().identity, "user": user.id},
+        )
+        identities = [found.identity for found in await s.wallet_logins.wallets(user.id)]
+
+    async def remove(identity: str) -> str:
+        try:
+            async with scope(resources) as s:
+                await s.wallet_logins.unlink(user.id, identity)
+                await asyncio.sleep(0.2)
+        except LastWayIn:
+            return "kept"
+        return "removed"
+
+    assert sorted(await asyncio.gather(*(remove(identity) for identity in identities))) == ["kept", "removed"]
+    assert await owner.scalar(sa.text("SELECT count(*) FROM wallet_identities")) == 1
 
 
 async def test_challenges_are_forgotten_an_hour_after_they_expired(
