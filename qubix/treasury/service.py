@@ -42,17 +42,26 @@ class SignedAlready(WrongState):
 class TreasuryService:
     """A user's dealings with the chain, as the web role may make them.
 
-    Args: store, reader, over the transaction's connection; ledger, in the same transaction; clock; tell, adds an event to the outbox.
+    Args: store, reader, over the transaction's connection; ledger, in the same transaction; clock; tell, adds an event to the outbox;
+        wake, after the commit, whoever listens to a channel.
     """
 
     def __init__(
-        self, store: TreasuryStore, reader: ChainReader, ledger: LedgerService, *, clock: Clock, tell: Callable[[Event], None]
+        self,
+        store: TreasuryStore,
+        reader: ChainReader,
+        ledger: LedgerService,
+        *,
+        clock: Clock,
+        tell: Callable[[Event], None],
+        wake: Callable[[str], None],
     ) -> None:
         self._store = store
         self._reader = reader
         self._ledger = ledger
         self._clock = clock
         self._tell = tell
+        self._wake = wake
 
     async def deposit_address(self, user: UUID) -> str:
         """The user's own address: what is paid to it enters their wallet. Always the same one.
@@ -102,6 +111,7 @@ class TreasuryService:
             refuse(code, "the withdrawal")
         if code is Code.DONE:
             self._tell(chain_event(user, EntryType.WITHDRAWAL, -amount, hold))
+            self._wake("payouts")  # the signer
         return hold
 
     async def cancel(self, user: UUID, hold: UUID) -> None:

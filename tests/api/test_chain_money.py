@@ -328,6 +328,17 @@ async def test_the_faucet_gives_no_more_than_it_has_and_nothing_while_the_networ
     assert (refused.status_code, refused.json()["code"]) == (503, "qubic_unavailable")
 
 
+async def test_a_wallet_that_logs_in_to_the_account_is_its_owners_too(desk: ChainDesk, world: World, process: Devnet) -> None:
+    anna, bert = await world.person("anna"), await world.person("bert")
+    purse = Purse(2)
+    process.fund(purse, 77)
+    linked = "INSERT INTO wallet_identities (identity, user_id, scheme) VALUES (:identity, cast(:user AS uuid), 'manual')"
+    await desk.owner.execute(sa.text(linked), {"identity": purse.identity, "user": anna.id})
+    path = f"/api/wallet/{purse.identity}/balance"
+    assert (await anna.http.get(path)).json()["balance"] == 77
+    assert (await bert.http.get(path)).status_code == 404
+
+
 class Later(SystemClock):
     """A clock that a test puts forward."""
 
