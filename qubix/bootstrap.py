@@ -178,7 +178,12 @@ class Scope:
     def treasury(self) -> TreasuryService:
         """Chain money as the web role may move it."""
         return TreasuryService(
-            TreasuryStore(self.connection), ChainReader(self.connection), self.ledger, clock=self.clock, tell=self.outbox.add, wake=self.wake
+            TreasuryStore(self.connection),
+            ChainReader(self.connection),
+            self.ledger,
+            clock=self.clock,
+            tell=self.outbox.add,
+            wake=self.wake,
         )
 
     @cached_property
