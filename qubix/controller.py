@@ -1,7 +1,7 @@
 """The controller: one process that compares what should run with what runs. `python -m qubix.controller`
 
 It holds no Ray handle and no state: everything is read from the database, every step is one transaction that begins by
-proving leadership, and it may be killed at any moment. Its loops: jobs (place, fund, conclude, sweep), money (mature, rulings),
+proving leadership, and it may be killed at any moment. Its loops: jobs (place, conclude, sweep, fund), money (mature, rulings),
 the outbox publisher, housekeeping.
 """
 
@@ -93,10 +93,10 @@ class Controller:
     # -- jobs --
 
     async def step(self) -> None:
-        """Place what waits, fund what was paid, conclude what was reported, sweep what is overdue; again while something changed."""
+        """Place what waits, conclude what was reported, sweep what is overdue, fund what was paid; again while something changed."""
         for _ in range(ROUNDS_MAX):
             await self.place()
-            changed = await self.fund() + await self.conclude() + await self.sweep()
+            changed = await self.conclude() + await self.sweep() + await self.fund()
             if not changed:
                 return
 

@@ -130,6 +130,10 @@ class FundingService:
         self._wake("deposits", "")  # the treasury looks ahead of what is final while somebody waits
         return await self._store.wait(job_id, ttl_s=self._quote_s)
 
+    async def request(self, owner_id: UUID, job_id: UUID) -> Request | None:
+        """What the owner's job asked for, and what was shown of it last; None where no payment was asked for."""
+        return await self._store.get(job_id, owner_id)
+
     async def payment(self, owner_id: UUID, job_id: UUID) -> Payment | None:
         """The request of the owner's job, with what came for it, late payments that name the job included; None where none was made."""
         request = await self._store.get(job_id, owner_id)

@@ -244,10 +244,8 @@ class JobService:
     async def timeline(self, user_id: UUID, job_id: UUID) -> list[TimelineEntry]:
         """What happened to the job, in order. Raises: NotFound."""
         job = await self.get(user_id, job_id)
-        paid = await self._funding.payment(user_id, job_id)
-        return reading.timeline(
-            job, await self._store.attempts(job_id), await self._store.checkpoints(job_id), None if paid is None else paid.request
-        )
+        asked = await self._funding.request(user_id, job_id)
+        return reading.timeline(job, await self._store.attempts(job_id), await self._store.checkpoints(job_id), asked)
 
     async def receipt(self, user_id: UUID, job_id: UUID) -> Receipt:
         """What the job cost; while it lives, what it has cost so far. Raises: NotFound."""
