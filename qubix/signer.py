@@ -153,10 +153,13 @@ class Signer:
     async def pay(self) -> SignedPayment | None:
         """Sign the next payout, if one can go. Returns what was stored."""
         async with self._store() as store:
-            hot, found = await store.hot(), await store.candidates(without=self._left_to_a_person, most=CANDIDATES_MAX)
+            hot = await store.hot()
+            if hot is None or hot.busy:
+                return None
+            found = await store.candidates(without=self._left_to_a_person, most=CANDIDATES_MAX)
             ceilings, house, epoch = await store.ceilings(), await store.house(), await store.epoch()
         candidates = [one for one in found if self._can_be_paid(one)]
-        if hot is None or hot.busy or not candidates:
+        if not candidates:
             self._say("payout", "")
             return None
         wallet = await self._wallet(hot.seed, hot.settled_tick)

@@ -1656,7 +1656,7 @@ CREATE VIEW public.payable_holds AS
      JOIN public.accounts w ON ((w.id = h.account_id)))
      LEFT JOIN public.payout_approvals a ON ((a.hold_id = h.id)))
      LEFT JOIN public.chain_addresses d ON ((d.user_id = w.owner_id)))
-  WHERE ((h.state = 'OPEN'::text) AND (NOT (EXISTS ( SELECT 1
+  WHERE ((h.state = 'OPEN'::text) AND (h.asset = 1) AND (NOT (EXISTS ( SELECT 1
            FROM public.payment_holds l
           WHERE ((l.hold_id = h.id) AND l.live)))));
 CREATE TABLE public.payment_requests (
@@ -2010,6 +2010,7 @@ CREATE UNIQUE INDEX events_key_key ON public.events USING btree (key) WHERE (key
 CREATE UNIQUE INDEX events_position_key ON public.events USING btree ("position") WHERE ("position" IS NOT NULL);
 CREATE INDEX events_unpublished_idx ON public.events USING btree (id) WHERE ("position" IS NULL);
 CREATE INDEX holds_account_idx ON public.holds USING btree (account_id, created_at);
+CREATE INDEX holds_open_idx ON public.holds USING btree (created_at) WHERE (state = 'OPEN'::text);
 CREATE INDEX idempotency_keys_created_at_idx ON public.idempotency_keys USING btree (created_at);
 CREATE INDEX incoming_address_idx ON public.incoming USING btree (address, tick);
 CREATE INDEX incoming_open_idx ON public.incoming USING btree (tick) WHERE (state = ANY (ARRAY['SEEN'::text, 'WAITING'::text, 'DOUBTFUL'::text]));
@@ -2026,7 +2027,9 @@ CREATE INDEX nodes_session_token_hash_idx ON public.nodes USING btree (session_t
 CREATE INDEX offers_price_idx ON public.offers USING btree (price_per_hour, id) WHERE listed;
 CREATE INDEX payment_holds_hold_idx ON public.payment_holds USING btree (hold_id);
 CREATE UNIQUE INDEX payment_holds_hold_key ON public.payment_holds USING btree (hold_id) WHERE live;
+CREATE INDEX payments_signed_at_idx ON public.payments USING btree (signed_at);
 CREATE UNIQUE INDEX payments_source_key ON public.payments USING btree (source) WHERE (state = ANY (ARRAY['SIGNED'::text, 'UNKNOWN'::text]));
+CREATE INDEX payments_source_tick_idx ON public.payments USING btree (source, tick);
 CREATE INDEX payments_tick_idx ON public.payments USING btree (tick);
 CREATE INDEX quotes_expires_at_idx ON public.quotes USING btree (expires_at) WHERE (state = 'open'::text);
 CREATE INDEX quotes_offer_id_idx ON public.quotes USING btree (offer_id);

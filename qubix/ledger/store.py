@@ -106,6 +106,7 @@ holds = sa.Table(
     sa.CheckConstraint("state IN ('OPEN','CAPTURED','VOIDED')", name="state"),
     sa.CheckConstraint("(state = 'OPEN') = (ended_at IS NULL) AND (state = 'OPEN') = (evidence IS NULL)", name="ended"),
     sa.Index("holds_account_idx", "account_id", "created_at"),
+    sa.Index("holds_open_idx", "created_at", postgresql_where=sa.text("state = 'OPEN'")),
 )
 declare_sql(__file__, "walls.sql", order=10)
 declare_sql(__file__, "acts.sql", order=11)

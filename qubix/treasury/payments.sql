@@ -28,7 +28,7 @@ BEGIN
   RETURN 0;
 END $$;
 
--- Open holds for which nothing is signed, oldest first, with what the ceilings are judged by. A user's deposit address may be halted alone.
+-- Open holds of QUBIC for which nothing is signed, oldest first, with what the ceilings are judged by. A user's deposit address may be halted alone.
 CREATE VIEW payable_holds AS
 SELECT h.id, h.account_id, w.owner_id AS user_id, h.amount, h.address, h.created_at, a.hold_id IS NOT NULL AS approved,
        EXISTS (SELECT 1 FROM payout_halts s WHERE s.subject = '*' OR s.subject = d.identity) AS halted,
@@ -37,7 +37,7 @@ SELECT h.id, h.account_id, w.owner_id AS user_id, h.amount, h.address, h.created
        (SELECT coalesce(sum(o.amount), 0) FROM payment_holds l JOIN payments p ON p.id = l.payment_id JOIN holds o ON o.id = l.hold_id
         WHERE l.live AND p.signed_at > clock_timestamp() - interval '1 day') AS wallet_day
 FROM holds h JOIN accounts w ON w.id = h.account_id LEFT JOIN payout_approvals a ON a.hold_id = h.id LEFT JOIN chain_addresses d ON d.user_id = w.owner_id
-WHERE h.state = 'OPEN' AND NOT EXISTS (SELECT 1 FROM payment_holds l WHERE l.hold_id = h.id AND l.live);
+WHERE h.state = 'OPEN' AND h.asset = 1 AND NOT EXISTS (SELECT 1 FROM payment_holds l WHERE l.hold_id = h.id AND l.live);
 
 -- Store a signed payout: holds in the order of their places. Refused (-9) past a ceiling without an approval, or while payouts are halted.
 CREATE FUNCTION sign_payout(p_id uuid, p_source text, p_destination text, p_amount bigint, p_fee bigint, p_tick bigint, p_input_type integer, p_payload bytea,

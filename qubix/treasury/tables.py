@@ -122,6 +122,8 @@ payments = sa.Table(
     sa.CheckConstraint("(state IN ('PAID','DEAD')) = (ended_at IS NOT NULL)", name="ended"),
     sa.Index("payments_source_key", "source", unique=True, postgresql_where=sa.text("state IN ('SIGNED','UNKNOWN')")),
     sa.Index("payments_tick_idx", "tick"),
+    sa.Index("payments_source_tick_idx", "source", "tick"),
+    sa.Index("payments_signed_at_idx", "signed_at"),
 )
 
 payment_holds = sa.Table(

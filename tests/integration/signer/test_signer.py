@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from uuid import uuid4
 
 import pytest
 
 from qubix.chains.qubic import identity, qutil
 from qubix.chains.qubic.transaction import Transaction
+from qubix.kernel.money import Asset, Qu
+from qubix.ledger.model import Code
 from qubix.postgres.leader import NotLeader
 from qubix.signer import FREE_MAX, FREE_MIN, Signer
 from qubix.treasury.seeds import SealedSeed
 from qubix.treasury.signing import memo
+from qubix.treasury.store import Deposit, TreasuryStore
 from tests.integration.chains.devnet_process import Person
 from tests.integration.ledger.people import problems
 from tests.integration.signer.conftest import World
@@ -141,6 +145,16 @@ async def test_a_withdrawal_to_where_money_is_lost_is_left_alone(world: World, a
     await world.send()
     assert await world.signer.pay() is None
     assert await world.value("SELECT state FROM holds WHERE id = :hold", hold=lost) == "OPEN"
+
+
+async def test_a_withdrawal_of_another_asset_is_never_paid_in_qubic(world: World) -> None:
+    ann = await world.user(1000)
+    await world.collected()
+    address = str(await world.value("SELECT identity FROM chain_addresses WHERE user_id = :ann", ann=ann))
+    store, hold = TreasuryStore(world.owner), uuid4()
+    assert await store.deposit([Deposit("usdc", 0, Asset.USDC, Qu(50), address, 1, "by hand", "PAYER")]) == [Code.DONE]
+    assert await store.withdraw(hold, ann, Asset.USDC, Qu(50), PAYEES[0].identity) is Code.DONE
+    assert await world.signer.pay() is None
 
 
 async def test_halted_payouts_and_sweeps_wait(world: World) -> None:
