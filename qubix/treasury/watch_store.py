@@ -183,32 +183,6 @@ class Halt:
     since: dt.datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """A payment that a person should look at, whichever way it goes."""
-
-    id: str
-    tx_id: str
-    amount: Qu
-    tick: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What operators look at. Args: state, None before the treasury's first look; open_payments, signed and not decided."""
-
-    state: ChainState | None
-    halts: tuple[Halt, ...]
-    unknown: tuple[Trouble, ...]
-    doubtful: tuple[Trouble, ...]
-    open_payments: int
-    waiting: int
-    suspense: Qu
-    house: Qu
-    chain: Qu
-
-
 class WatchStore:
     """The treasury's own rows over one connection."""
 
@@ -435,43 +409,6 @@ class WatchStore:
         """Let payouts go on."""
         await self._connection.execute(sa.text("DELETE FROM payout_halts WHERE subject = :subject"), {"subject": subject})
 
-    # -- for people --
-
-    async def status(self, most: int = 100) -> Status:
-        """The figures that operators look at; a few statements."""
-        execute = self._connection.execute
-        halts = await execute(sa.text("SELECT * FROM payout_halts ORDER BY since, subject LIMIT :most"), {"most": most})
-        unknown = await execute(
-            sa.text("SELECT id::text, tx_id, amount, tick, reason FROM payments WHERE state = 'UNKNOWN' ORDER BY signed_at LIMIT :most"),
-            {"most": most},
-        )
-        doubtful = await execute(
-            sa.text("""SELECT tx_id || '/' || place AS id, tx_id, amount, tick, reason FROM incoming WHERE state = 'DOUBTFUL'
-                       ORDER BY tick, tx_id, place LIMIT :most"""),
-            {"most": most},
-        )
-        sums = (
-            await execute(
-                sa.text("""SELECT count(*) FILTER (WHERE state IN ('SIGNED','UNKNOWN')) AS payments,
-                           (SELECT count(*) FROM incoming WHERE state = 'WAITING') AS waiting,
-                           (SELECT coalesce(sum(posted), 0) FROM accounts WHERE kind = 'suspense' AND asset = :asset)::bigint AS suspense,
-                           (SELECT coalesce(sum(posted), 0) FROM accounts WHERE kind = 'house' AND asset = :asset)::bigint AS house,
-                           (SELECT coalesce(-sum(posted), 0) FROM accounts WHERE kind = 'chain' AND asset = :asset)::bigint AS chain FROM payments"""),
-                {"asset": Asset.QUBIC.value},
-            )
-        ).one()
-        return Status(
-            await self.state(),
-            tuple(Halt(row.subject, row.rule, dict(row.figures), row.needs_person, row.since) for row in halts),
-            tuple(_trouble(row) for row in unknown),
-            tuple(_trouble(row) for row in doubtful),
-            sums.payments,
-            sums.waiting,
-            Qu(sums.suspense),
-            Qu(sums.house),
-            Qu(sums.chain),
-        )
-
 
 def _state(row: Any) -> ChainState:
     return ChainState(row.cursor, row.peeked, row.head, row.processed, row.tick_s, row.epoch, row.epoch_advanced_at, row.advanced_at)
@@ -479,10 +416,6 @@ def _state(row: Any) -> ChainState:
 
 def _change(row: Any) -> Change:
     return Change(row.tx_id, row.place, row.address, Qu(row.amount), row.tick, row.state, row.confirmations, row.user_id)
-
-
-def _trouble(row: Any) -> Trouble:
-    return Trouble(row.id, row.tx_id, Qu(row.amount), row.tick, row.reason)
 
 
 def _payment(row: Any) -> SignedPayment:

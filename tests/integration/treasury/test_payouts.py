@@ -85,7 +85,7 @@ async def test_a_paid_send_many_whose_fee_the_house_cannot_pay_ends_when_it_can(
     payment, _ = await till.sign(await till.withdraw(user, 100, PAYEE), fee=10)
     assert await till.decided(payment) == "UNKNOWN"
     assert "the house cannot pay" in (await till.payment(payment))[1]
-    assert [one.id for one in (await till.status()).unknown] == [str(payment)]
+    assert [(one["payment_id"], one["state"]) for one in (await till.status())["payments"]] == [(payment, "UNKNOWN")]
     assert await till.value("SELECT state FROM holds") == "CAPTURED"
     await till.paid(till.house, 10)
     assert await till.decided(payment) == "PAID"

@@ -38,7 +38,7 @@ async def test_r1_less_at_an_address_than_recorded_stops_all_payouts_until_it_is
     rule, figures, needs_person = (await till.halts())["*"]
     assert (rule, needs_person) == ("R1", False)
     assert {**figures["R1"][address.identity], "tick": 0} == {"balance": 100, "recorded": 107, "tick": 0}
-    assert [halt.subject for halt in (await till.status()).halts] == ["*"]
+    assert [halt["subject"] for halt in (await till.status())["halts"]] == ["*"]
     till.devnet.order("/faults", kind="forget", for_ticks=FORGOTTEN)
     await till.paid(address, 7)
     till.devnet.order("/faults/clear")

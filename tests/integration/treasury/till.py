@@ -20,8 +20,9 @@ from qubix.chains.qubic.transaction import Transaction
 from qubix.kernel.clock import SystemClock
 from qubix.treasurer import Treasurer
 from qubix.treasury.deciding import Patience
+from qubix.treasury.oversight import Oversight
 from qubix.treasury.sending import Rules
-from qubix.treasury.watch_store import Status
+from qubix.treasury.watch_store import ChainState, WatchStore
 from qubix.treasury.watching import Pauses
 from tests.conftest import Database
 from tests.integration.chains.devnet_process import Devnet, Person
@@ -93,9 +94,15 @@ class Till:
         await self.advance()
         return made
 
-    async def status(self) -> Status:
-        async with self.treasurer.books() as books:
-            return await books.rows.status()
+    async def status(self) -> dict[str, Any]:
+        """What operators see."""
+        return await Oversight(self.owner).status()
+
+    async def state(self) -> ChainState:
+        """How far the treasury has come."""
+        found = await WatchStore(self.owner).state()
+        assert found is not None
+        return found
 
     async def balances(self) -> None:
         """One whole round of R1 and R2."""

@@ -33,6 +33,7 @@ from qubix.treasury.sending import (
     is_broadcast_due,
     is_held_back,
     is_in_reach,
+    net_of_refund,
     payee,
     plan,
     verdict,
@@ -356,3 +357,32 @@ def test_a_payout_goes_to_somebody_who_can_hold_the_key() -> None:
         payee(identity.encode(identity.contract(4)))
     with pytest.raises(NotPayable, match="nobody"):
         payee(identity.encode(b"\xff" * 32))
+
+
+BATCH = replace(SIGNED, payments=((ALICE.identity, 690),))
+BACK = QuTransfer(ALICE.identity, HOUSE.identity, 700)
+
+
+@pytest.mark.parametrize(
+    ("moved", "after", "due"),
+    [
+        (Moved("a", TICK + 3, (MOVE, BACK)), AFTER, Dead),
+        (Moved("a", TICK + 2, (MOVE, BACK)), AFTER, Unknown),
+        (Moved("a", TICK + 3, (MOVE, BACK), complete=False), AFTER, Unknown),
+        (Moved("a", TICK + 3, (MOVE, replace(BACK, amount=690))), AFTER, Unknown),
+        (Moved("a", TICK + 3, (MOVE, BACK, MOVE)), AFTER, Unknown),
+        (Moved("a", TICK + 3, (MOVE,)), AFTER, Unknown),
+        (Moved("a", TICK + 3, (MOVE, BACK)), Counters(6, 10_400), Unknown),
+    ],
+    ids=["given back", "log too early", "half a log", "less given back", "paid again", "kept", "something else moved too"],
+)
+def test_a_send_many_that_was_given_back_whole_moved_nothing(moved: Moved, after: Counters, due: type) -> None:
+    seen = observed(look(found=NOT_FLOWN), outgoing=(sent(after),), moved=(moved,))
+    assert isinstance(verdict(BATCH, net_of_refund(BATCH, seen)), due)
+    assert net_of_refund(SIGNED, seen) == seen, "a direct payment is never given back"
+
+
+def test_one_of_two_endpoints_that_alone_shows_a_refund_proves_nothing() -> None:
+    logs = (Moved("a", TICK + 3, (MOVE, BACK)), Moved("b", TICK + 3, (MOVE,)))
+    seen = observed(*(look(name, found=NOT_FLOWN) for name in "ab"), outgoing=BOTH_AFTER, moved=logs, endpoints=2)
+    assert isinstance(verdict(BATCH, net_of_refund(BATCH, seen)), Unknown)
