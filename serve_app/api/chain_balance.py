@@ -38,13 +38,13 @@ async def chain_balance(address: Annotated[str, Path(max_length=200)], call: Def
 
     async def work(s: Scope, caller: Principal) -> None:
         identity.decode(address)
-        if resources.settings.network == "none":
-            raise WrongNetwork("this platform runs without a chain", next_step="GET /api/wallets/balance shows my test money")
         linked = {wallet.identity for wallet in await s.wallet_logins.wallets(caller.user_id)}
         if address not in linked and not await s.treasury.owns(caller.user_id, address):
             raise NotFound(
                 "this is no address of yours", next_step="ask for your deposit address, or for a wallet that logs in to your account"
             )
+        if resources.settings.network == "none":
+            raise WrongNetwork("this platform runs without a chain", next_step="GET /api/wallets/balance shows my test money")
 
     await call.user(work)
     found = await ask_chain(resources.qubic.balance(address))

@@ -211,17 +211,17 @@ async def transactions(
     return await call.user(work)
 
 
-@router.get("/transactions/{id}")
-async def transaction(id: UUID, call: DefaultCall) -> TransactionView:
+@router.get("/transactions/{transaction_id}")
+async def transaction(transaction_id: UUID, call: DefaultCall) -> TransactionView:
     """One transaction of mine; also a deposit that is still on its way."""
 
     async def work(s: Scope, caller: Principal) -> TransactionView:
         shown = await _shower(s)
         try:
-            return await _one(s, shown, caller, id)
+            return await _one(s, shown, caller, transaction_id)
         except NotFound:
             for found in await s.treasury.incoming(caller.user_id):
-                if found.entry_id == id:
+                if found.entry_id == transaction_id:
                     return shown.incoming(found)
             raise
 
@@ -266,13 +266,13 @@ async def withdraw(body: WithdrawRequest, call: MoneyCall) -> Response:
     return await call.once(body, work, grant=Grant.MONEY, status=202)
 
 
-@router.delete("/withdrawals/{id}")
-async def cancel_withdrawal(id: UUID, call: MoneyCall) -> TransactionView:
+@router.delete("/withdrawals/{withdrawal_id}")
+async def cancel_withdrawal(withdrawal_id: UUID, call: MoneyCall) -> TransactionView:
     """Call a withdrawal off, as long as nothing is signed for it; a repeat changes nothing."""
 
     async def work(s: Scope, caller: Principal) -> TransactionView:
-        await s.treasury.cancel(caller.user_id, id)
-        return await _one(s, await _shower(s), caller, id)
+        await s.treasury.cancel(caller.user_id, withdrawal_id)
+        return await _one(s, await _shower(s), caller, withdrawal_id)
 
     return await call.user(work, grant=Grant.MONEY)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -31,6 +32,9 @@ class Rule:
 RULES: dict[tuple[str, str], Rule] = {
     ("delete", "/api/auth/keys/{key_id}"): Rule(frozenset({"owner"})),
     ("delete", "/api/wallet/identities/{identity}"): Rule(frozenset({"owner"})),
+    ("get", "/api/wallet/{address}/balance"): Rule(frozenset({"owner"})),
+    ("get", "/api/wallets/transactions/{transaction_id}"): Rule(frozenset({"owner"})),
+    ("delete", "/api/wallets/withdrawals/{withdrawal_id}"): Rule(frozenset()),
     ("get", "/api/gpus/{offer_id}"): Rule(EVERYBODY),
     ("get", "/api/quotes/{quote_id}"): Rule(frozenset({"owner"})),
     ("delete", "/api/quotes/{quote_id}"): Rule(frozenset({"owner"})),
@@ -54,7 +58,8 @@ RULES: dict[tuple[str, str], Rule] = {
     ("get", "/agent/v1/attempts/{attempt_id}/{fence}/inputs/{name}"): Rule(frozenset()),
     ("get", "/agent/v1/attempts/{attempt_id}/{fence}/checkpoint"): Rule(frozenset()),
 }
-"""`operator` here is also an arbiter. No payment was asked for the owner's job (test_paid_on_chain has one that was). The agents' routes take a session's token and nothing else."""
+"""`operator` here is also an arbiter. No payment was asked for the owner's job (test_paid_on_chain has one that was), and no chain has
+withdrawals here (test_chain_money). The agents' routes take a session's token and nothing else."""
 
 
 def routes_with_an_id() -> set[tuple[str, str]]:
@@ -101,6 +106,9 @@ async def ids_of(world: World, people: dict[str, httpx.AsyncClient]) -> dict[str
     return {
         "key_id": (await owner.post("/api/auth/keys", json={})).json()["id"],
         "identity": wallet.identity,
+        "address": wallet.identity,
+        "transaction_id": (await owner.get("/api/wallets/transactions?type=deposit")).json()["items"][0]["id"],
+        "withdrawal_id": str(uuid4()),
         "offer_id": offer,
         "quote_id": quote,
         "upload_id": (await owner.post("/api/uploads?filename=a.py", content=b"1")).json()["id"],
@@ -142,9 +150,7 @@ async def test_random_ids_look_like_anothers(world: World, people: dict[str, htt
     for method, path in sorted(RULES):
         if path.startswith("/agent/"):
             continue
-        ids = {
-            name: str(uuid4())
-            for name in ("key_id", "identity", "offer_id", "quote_id", "upload_id", "job_id", "escrow_id", "provider_id", "node_id")
-        }
-        answer = await people["other"].request(method, path.format(**ids, name="a"), json=RULES[method, path].body)
+        ids = {name: str(uuid4()) for name in re.findall(r"{(\w+)}", path)}
+        ids |= {"address": QubicWallet().identity, "name": "a"}
+        answer = await people["other"].request(method, path.format(**ids), json=RULES[method, path].body)
         assert answer.status_code == 404, f"{method} {path}: {answer.status_code}"
