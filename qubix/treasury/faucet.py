@@ -18,6 +18,10 @@ from qubix.observability import logger
 
 AHEAD: Final = 5
 """Ticks from the head to the gift's: enough to get there, and soon."""
+AHEAD_FAST: Final = 20
+"""The same where a tick takes less than a second."""
+
+AGAIN: Final = "ask again, with a fresh Idempotency-Key"
 
 log = logger("faucet")
 
@@ -65,18 +69,20 @@ async def plan(qubic: QubicRpc, address: str, amount: int, purpose: str) -> Gift
     left = (await qubic.balance(identity.encode(_key()[1]))).amount
     if not 0 < amount <= min(left, AMOUNT_MAX):
         raise Invalid(f"the faucet gives between 1 QU and the {written(left)} that it has", next_step="ask for another amount")
-    return Gift(address, amount, (await qubic.tick_info()).tick + AHEAD, purpose)
+    head = await qubic.tick_info()
+    return Gift(address, amount, head.tick + (AHEAD if head.duration_s >= 1 else AHEAD_FAST), purpose)
 
 
-async def send(qubic: QubicRpc, gift: Gift) -> None:
-    """Broadcast it; again is harmless, and after its tick nothing is sent.
+async def send(qubic: QubicRpc, gift: Gift) -> bool:
+    """Broadcast it; again is harmless. Returns: whether it was sent, which is too late from its tick on.
 
     Raises: NotGiven if every endpoint refused it; RpcUnavailable if not a byte left us.
     """
     if (await qubic.tick_info()).tick >= gift.tick:
-        return
+        return False
     outcome = await qubic.broadcast(gift.signed.to_bytes())
     state = type(outcome).__name__.lower()
     log.info("chain transaction", tx=gift.tx_id, tick=gift.tick, kind="faucet", amount=gift.amount, address=gift.address, state=state)
     if isinstance(outcome, Refused) and (await qubic.tick_info()).tick < gift.tick:
-        raise NotGiven(f"the devnet refused the payment: {outcome.reason}", next_step="ask again with a fresh Idempotency-Key")
+        raise NotGiven(f"the devnet refused the payment: {outcome.reason}", next_step=AGAIN)
+    return not isinstance(outcome, Refused)

@@ -330,7 +330,9 @@ async def _devnet_faucet(body: FaucetRequest, call: Call) -> Response:
     answer = await call.once(body, work, grant=Grant.MONEY)
     first = FaucetView.model_validate_json(bytes(answer.body)).payment
     if first is not None:
-        await ask_chain(devnet_faucet.send(qubic, dataclasses.replace(planned, tick=first.tick)))
+        sent = await ask_chain(devnet_faucet.send(qubic, dataclasses.replace(planned, tick=first.tick)))
+        if not sent and "Idempotency-Replayed" not in answer.headers:
+            raise devnet_faucet.NotGiven("the payment's tick passed before it was sent: nothing was given", next_step=devnet_faucet.AGAIN)
     return answer
 
 

@@ -244,6 +244,29 @@ def test_an_address_is_given_once_and_stays_its_users(desk: Desk) -> None:
         desk.value(OWNER, "UPDATE chain_addresses SET user_id = NULL, given_at = NULL WHERE user_id = $1", ann)
 
 
+def test_a_withdrawal_is_called_off_by_its_owner_alone_and_only_while_nothing_is_signed(desk: Desk) -> None:
+    ann, bob, hold, other = person(desk), person(desk), uuid4(), uuid4()
+    deposit(desk, ("a", ann, 100))
+    assert [withdraw(desk, hold, ann, 60), withdraw(desk, other, ann, 40)] == [0, 0]
+    cancel = "SELECT cancel_withdrawal($1, $2)"
+    assert [desk.value(WEB, cancel, hold, bob), desk.value(WEB, cancel, uuid4(), ann)] == [-2, -2]
+    payment = sign(desk, hold, "tx", 60)
+    assert desk.value(WEB, cancel, hold, ann) == -4, "it may be paid"
+    assert desk.value(TREASURY, "SELECT payment_unknown($1, 'the archives disagree')", payment) == 0
+    assert desk.value(WEB, cancel, hold, ann) == -4, "it may have been paid"
+    assert desk.value(TREASURY, "SELECT payment_ended($1, false, 'absent by two')", payment) == 0
+    assert desk.act(WEB, cancel, hold, ann, crash=True) == 0
+    assert [desk.value(WEB, cancel, hold, ann) for _ in range(2)] == [0, 1]
+    sign_again = "SELECT sign_payout($1, $2, 'TO', 60, 0, 9, 0, '', 'bytes', 'tx2', 0, 0, $3)"
+    assert desk.value(SIGNER, sign_again, uuid4(), "H" * 60, [hold]) == -4, "it is called off"
+    second = sign(desk, other, "tx3", 40)
+    assert desk.value(TREASURY, "SELECT withdrawn($1, true, 'tx3', 9, 'archive')", other) == 0
+    assert desk.value(TREASURY, "SELECT payment_ended($1, true, 'archive')", second) == 0
+    assert desk.value(WEB, cancel, other, ann) == -4, "it is paid"
+    assert desk.posted(ann) == 60
+    assert withdraw(desk, uuid4(), ann, 60) == 0
+
+
 def test_a_void_hold_gives_the_money_back_and_stays_void(desk: Desk) -> None:
     ann, hold = person(desk), uuid4()
     deposit(desk, ("a", ann, 100))

@@ -157,3 +157,39 @@ async def test_p_a08_backends_killed_at_random_lose_and_make_nothing(
 async def _fees(owner: AsyncConnection) -> int:
     found = await owner.exec_driver_sql("SELECT sum(posted)::bigint FROM accounts WHERE kind = 'fee' AND asset = 1")
     return int(found.scalar() or 0)
+
+
+@pytest.mark.parametrize("first", ["sign", "cancel"])
+async def test_of_signing_and_calling_off_a_withdrawal_at_once_the_first_wins(
+    database: Database, owner: AsyncConnection, first: str
+) -> None:
+    await born(owner, "devnet")
+    ann, hold, ours, hot = await person(owner), uuid4(), "A" * 60, "H" * 60
+    async with contextlib.AsyncExitStack() as closing:
+        roles = {}
+        for role in (OWNER, "qubix_web", "qubix_signer", "qubix_treasury"):
+            roles[role] = await asyncpg.connect(database.url(role))
+            closing.push_async_callback(roles[role].close)
+        await roles[OWNER].execute(f"INSERT INTO chain_addresses (identity, purpose) VALUES ('{hot}', 'hot')")
+        await roles[OWNER].execute(
+            "INSERT INTO chain_addresses (identity, purpose, user_id, given_at) VALUES ($1, 'user', $2, now())", ours, ann
+        )
+        credit = "SELECT deposit('{t}', '{0}', '{1}', '{100}', ARRAY[$1], '{3}', '{proof}', '{PAYER}')"
+        assert await roles["qubix_treasury"].fetchval(credit, ours) == [0]
+        assert await roles["qubix_web"].fetchval("SELECT withdraw($1, $2, 1::smallint, 60, 'TO')", hold, ann) == 0
+        sign = "SELECT sign_payout($1, $2, 'TO', 60, 0, 9, 0, '', 'bytes', 'tx', 0, 0, $3)"
+        acts = {
+            "sign": ("qubix_signer", sign, uuid4(), hot, [hold]),
+            "cancel": ("qubix_web", "SELECT cancel_withdrawal($1, $2)", hold, ann),
+        }
+        winner, *given = acts.pop(first)
+        ((loser, *others),) = acts.values()
+        transaction = roles[winner].transaction()
+        await transaction.start()
+        assert await roles[winner].fetchval(*given) == 0
+        waiting = asyncio.create_task(roles[loser].fetchval(*others))
+        done, _ = await asyncio.wait([waiting], timeout=0.2)
+        assert not done, "it waits for the hold"
+        await transaction.commit()
+        assert await waiting == -4
+    assert await problems(owner) == []
