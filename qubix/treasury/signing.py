@@ -1,6 +1,6 @@
 """What the signer signs, and with which bytes: pure. When it signs, and what becomes of it, is sending.py's.
 
-A payout pays the oldest holds that are within the ceilings, or that a person approved, and that the paying wallet can pay now. A hold that
+A payout pays the first holds in turn that are within the ceilings, or that a person approved, and that the paying wallet can pay now. A hold that
 cannot go now never keeps others from going: the chain holds at least what all holds together ask for, so once deposits are swept each has
 its turn.
 """
@@ -102,7 +102,7 @@ def unpayable(one: Candidate) -> str | None:
 def choose(candidates: Sequence[Candidate], ceilings: Ceilings, *, balance: int, fee: int | None, house: int) -> Choice | None:
     """Which holds go into the next payment; None: none can go now.
 
-    Args: candidates, payable ones, oldest first; balance, what the paying wallet has on chain; fee, of a send-many (None: not known);
+    Args: candidates, payable ones, in the order in which they are to go; balance, what the paying wallet has on chain; fee, of a send-many (None: not known);
         house, what the platform has for fees: a send-many goes only when it can pay its own.
     """
     if fee is not None and 0 <= fee <= min(FEE_MAX, house):

@@ -134,6 +134,21 @@ async def test_more_withdrawals_past_a_ceiling_than_are_looked_at_block_nobody(w
     assert [one.holds for one in signed if one is not None] == [(good,)]
 
 
+async def test_many_withdrawals_of_one_account_wait_behind_the_first_of_another(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qubix.signer.CANDIDATES_MAX", 2)
+    ann, bob = await world.user(1000), await world.user(1000)
+    await world.collected()
+    many = [await world.withdraws(ann, 1 + number, PAYEES[0].identity) for number in range(4)]
+    good = await world.withdraws(bob, 30, PAYEES[1].identity)
+    paid = []
+    for _ in range(3):
+        signed = await world.signer.pay()
+        assert signed is not None
+        paid += signed.holds
+        await world.send()
+    assert paid == [many[0], good, many[1]]
+
+
 @pytest.mark.parametrize("address", [identity.encode(identity.NULL), identity.encode(identity.contract(1)), "A" * 60, "nobody"])
 async def test_a_withdrawal_to_where_money_is_lost_is_left_alone(world: World, address: str) -> None:
     ann = await world.user(1000)
