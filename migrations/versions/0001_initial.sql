@@ -1642,20 +1642,25 @@ CREATE VIEW public.payable_holds AS
     (EXISTS ( SELECT 1
            FROM public.payout_halts s
           WHERE ((s.subject = '*'::text) OR (s.subject = d.identity)))) AS halted,
+    COALESCE(u.amount, (0)::numeric) AS user_day,
     ( SELECT COALESCE(sum(o.amount), (0)::numeric) AS "coalesce"
            FROM ((public.payment_holds l
              JOIN public.payments p ON ((p.id = l.payment_id)))
              JOIN public.holds o ON ((o.id = l.hold_id)))
-          WHERE (l.live AND (p.signed_at > (clock_timestamp() - '1 day'::interval)) AND (o.account_id = h.account_id))) AS user_day,
-    ( SELECT COALESCE(sum(o.amount), (0)::numeric) AS "coalesce"
-           FROM ((public.payment_holds l
-             JOIN public.payments p ON ((p.id = l.payment_id)))
-             JOIN public.holds o ON ((o.id = l.hold_id)))
-          WHERE (l.live AND (p.signed_at > (clock_timestamp() - '1 day'::interval)))) AS wallet_day
-   FROM (((public.holds h
+          WHERE (l.live AND (p.signed_at > (clock_timestamp() - '1 day'::interval)))) AS wallet_day,
+    u.signed_at AS user_signed_at
+   FROM ((((public.holds h
      JOIN public.accounts w ON ((w.id = h.account_id)))
      LEFT JOIN public.payout_approvals a ON ((a.hold_id = h.id)))
      LEFT JOIN public.chain_addresses d ON ((d.user_id = w.owner_id)))
+     LEFT JOIN ( SELECT o.account_id,
+            sum(o.amount) AS amount,
+            max(p.signed_at) AS signed_at
+           FROM ((public.payment_holds l
+             JOIN public.payments p ON ((p.id = l.payment_id)))
+             JOIN public.holds o ON ((o.id = l.hold_id)))
+          WHERE (l.live AND (p.signed_at > (clock_timestamp() - '1 day'::interval)))
+          GROUP BY o.account_id) u ON ((u.account_id = h.account_id)))
   WHERE ((h.state = 'OPEN'::text) AND (h.asset = 1) AND (NOT (EXISTS ( SELECT 1
            FROM public.payment_holds l
           WHERE ((l.hold_id = h.id) AND l.live)))));

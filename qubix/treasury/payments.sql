@@ -28,15 +28,19 @@ BEGIN
   RETURN 0;
 END $$;
 
--- Open holds of QUBIC for which nothing is signed, oldest first, with what the ceilings are judged by. A user's deposit address may be halted alone.
+-- Open holds of QUBIC for which nothing is signed, with what the ceilings are judged by, and when the account was last paid that day (each account
+-- is summed once, however many holds it has open). A user's deposit address may be halted alone.
 CREATE VIEW payable_holds AS
 SELECT h.id, h.account_id, w.owner_id AS user_id, h.amount, h.address, h.created_at, a.hold_id IS NOT NULL AS approved,
        EXISTS (SELECT 1 FROM payout_halts s WHERE s.subject = '*' OR s.subject = d.identity) AS halted,
+       coalesce(u.amount, 0) AS user_day,
        (SELECT coalesce(sum(o.amount), 0) FROM payment_holds l JOIN payments p ON p.id = l.payment_id JOIN holds o ON o.id = l.hold_id
-        WHERE l.live AND p.signed_at > clock_timestamp() - interval '1 day' AND o.account_id = h.account_id) AS user_day,
-       (SELECT coalesce(sum(o.amount), 0) FROM payment_holds l JOIN payments p ON p.id = l.payment_id JOIN holds o ON o.id = l.hold_id
-        WHERE l.live AND p.signed_at > clock_timestamp() - interval '1 day') AS wallet_day
+        WHERE l.live AND p.signed_at > clock_timestamp() - interval '1 day') AS wallet_day,
+       u.signed_at AS user_signed_at
 FROM holds h JOIN accounts w ON w.id = h.account_id LEFT JOIN payout_approvals a ON a.hold_id = h.id LEFT JOIN chain_addresses d ON d.user_id = w.owner_id
+LEFT JOIN (SELECT o.account_id, sum(o.amount) AS amount, max(p.signed_at) AS signed_at
+           FROM payment_holds l JOIN payments p ON p.id = l.payment_id JOIN holds o ON o.id = l.hold_id
+           WHERE l.live AND p.signed_at > clock_timestamp() - interval '1 day' GROUP BY o.account_id) u ON u.account_id = h.account_id
 WHERE h.state = 'OPEN' AND h.asset = 1 AND NOT EXISTS (SELECT 1 FROM payment_holds l WHERE l.hold_id = h.id AND l.live);
 
 -- Store a signed payout: holds in the order of their places. Refused (-9) past a ceiling without an approval, or while payouts are halted.

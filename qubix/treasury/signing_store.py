@@ -20,14 +20,11 @@ from qubix.treasury.signing import Candidate, Ceilings, SignedPayment
 # goes before any account's second, and an account that was paid longer ago before one that just was: whoever asks for many small
 # withdrawals waits behind them alone.
 _CANDIDATES: Final = sa.text("""
-WITH paid AS (
-  SELECT o.account_id, max(p.signed_at) AS at FROM payments p JOIN payment_holds l ON l.payment_id = p.id JOIN holds o ON o.id = l.hold_id
-  WHERE p.signed_at > clock_timestamp() - interval '1 day' GROUP BY o.account_id)
 SELECT h.id, h.account_id, h.amount, h.address, h.approved, h.user_day::bigint, h.wallet_day::bigint
-FROM payable_holds h CROSS JOIN signer_limits m LEFT JOIN paid ON paid.account_id = h.account_id
+FROM payable_holds h CROSS JOIN signer_limits m
 WHERE NOT h.halted AND h.id <> ALL(cast(:without AS uuid[]))
   AND (h.approved OR h.amount <= m.payment_max AND h.user_day + h.amount <= m.user_day_max AND h.wallet_day + h.amount <= m.wallet_day_max)
-ORDER BY row_number() OVER (PARTITION BY h.account_id ORDER BY h.created_at, h.id), paid.at NULLS FIRST, h.created_at, h.id LIMIT :most
+ORDER BY row_number() OVER (PARTITION BY h.account_id ORDER BY h.created_at, h.id), h.user_signed_at NULLS FIRST, h.created_at, h.id LIMIT :most
 """)
 
 _SWEEPABLE: Final = sa.text("""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from uuid import uuid4
 
 import pytest
@@ -147,6 +148,33 @@ async def test_many_withdrawals_of_one_account_wait_behind_the_first_of_another(
         paid += signed.holds
         await world.send()
     assert paid == [many[0], good, many[1]]
+
+
+# A day's payouts of bob, and then many small withdrawals of ann.
+A_BUSY_DAY = """
+SET session_replication_role = replica;
+INSERT INTO holds (id, account_id, asset, amount, address, state, evidence, ended_at)
+  SELECT md5('h' || g)::uuid, {bob}, 1, 1, '{payee}', 'CAPTURED', 'tx', now() FROM generate_series(1, 20000) g;
+INSERT INTO payments (id, kind, source, destination, amount, fee, tick, input_type, payload, encoded, tx_id, before_transfers, before_amount, state, ended_at)
+  SELECT md5('p' || g)::uuid, 'payout', '{hot}', '{payee}', 20, 0, 1, 0, '', '', 'tx' || g, 0, 0, 'PAID', now() FROM generate_series(1, 1000) g;
+INSERT INTO payment_holds (payment_id, place, hold_id)
+  SELECT md5('p' || (g - 1) / 20 + 1)::uuid, (g - 1) % 20, md5('h' || g)::uuid FROM generate_series(1, 20000) g;
+INSERT INTO holds (id, account_id, asset, amount, address) SELECT gen_random_uuid(), {ann}, 1, 1, '{payee}' FROM generate_series(1, 4000);
+SET session_replication_role = origin;
+"""
+
+
+async def test_thousands_of_open_withdrawals_do_not_slow_the_signer_down(world: World) -> None:
+    who = {name: await world.user(1000) for name in ("ann", "bob")}
+    wallet = "SELECT id FROM accounts WHERE owner_id = :who AND kind = 'wallet' AND asset = 1"
+    wallets = {name: await world.value(wallet, who=user) for name, user in who.items()}
+    day = A_BUSY_DAY.format(**wallets, hot=await world.address("hot"), payee=PAYEES[0].identity)
+    for statement in day.split(";"):
+        await world.owner.exec_driver_sql(statement)
+    began = time.monotonic()
+    async with world.signer._store() as store:
+        assert len(await store.candidates(without=(), most=10)) == 10
+    assert time.monotonic() - began < 3  # a sum of the day for each of them takes over ten times as long
 
 
 @pytest.mark.parametrize("address", [identity.encode(identity.NULL), identity.encode(identity.contract(1)), "A" * 60, "nobody"])
