@@ -42,6 +42,8 @@ PAYMENTS_S: Final = 1.0
 RECONCILE_S: Final = 5.0
 BALANCES_S: Final = 30.0
 """Between two rounds of balances."""
+DOUBTED_S: Final = 10.0
+"""The same while an address stops payouts because its figures do not agree."""
 BEAT_S: Final = 1.0
 FAILURE_PAUSE_S: Final = 1.0
 AWAY: Final = (sa.exc.DBAPIError, sa.exc.TimeoutError, *DRIVER_TROUBLE)
@@ -139,7 +141,8 @@ class Treasurer:
         now = self._resources.clock.monotonic()
         if self.reconciler.is_idle and now >= self._balances_due:
             self._balances_due = now + BALANCES_S
-            await self.reconciler.ask()
+            if await self.reconciler.ask():
+                self._balances_due = now + DOUBTED_S
         for tick in await self.reconciler.judge():
             await self.watcher.read_again(tick)
 

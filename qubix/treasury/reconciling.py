@@ -28,13 +28,18 @@ class Reconciler:
         self._after = ""
         self._asked: dict[str, Balance] = {}
 
-    async def ask(self) -> None:
-        """Ask for the balances of the next round. Raises: RpcUnavailable."""
+    async def ask(self) -> bool:
+        """Ask for the balances of the next round, and of every address that stops payouts, for these are to go on as soon as they may.
+
+        Returns: whether an address stops payouts. Raises: RpcUnavailable.
+        """
         async with self._books() as books:
+            doubted = await books.rows.in_doubt(self._most)
             ours, users = await books.rows.to_reconcile(self._after, self._most)
-        for address in ours + users:
+        for address in dict.fromkeys(doubted + ours + users):
             self._asked[address] = await self._witnesses.rpc.balance(address, max_age_s=0)
         self._after = users[-1] if len(users) == self._most else ""
+        return bool(doubted)
 
     async def judge(self) -> set[int]:
         """Judge the balances that the cursor has passed, and the total.

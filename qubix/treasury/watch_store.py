@@ -366,6 +366,15 @@ class WatchStore:
 
     # -- whether all of it agrees --
 
+    async def in_doubt(self, most: int) -> list[str]:
+        """Addresses whose figures did not agree when they were last judged; of very many some, by chance."""
+        rows = await self._connection.execute(
+            sa.text("""SELECT identity FROM chain_addresses WHERE identity IN (SELECT jsonb_object_keys(figures->'R1') FROM payout_halts
+                       WHERE jsonb_typeof(figures->'R1') = 'object') ORDER BY random() LIMIT :most"""),
+            {"most": most},
+        )
+        return list(rows.scalars())
+
     async def to_reconcile(self, after: str, most: int) -> tuple[list[str], list[str]]:
         """Our paying address and the house's; and the next round of deposit addresses after `after` that were given or hold money."""
         ours = await self._connection.execute(sa.text("SELECT identity FROM chain_addresses WHERE purpose <> 'user'"))

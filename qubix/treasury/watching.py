@@ -72,7 +72,7 @@ class Watcher:
     """
 
     def __init__(self, witnesses: Witnesses, books: OpenBooks, *, clock: Clock, pauses: Pauses | None = None) -> None:
-        self._witnesses = witnesses
+        self.witnesses = witnesses
         self._books = books
         self._clock = clock
         self._pauses = pauses or Pauses()
@@ -92,7 +92,7 @@ class Watcher:
 
     async def look(self) -> ChainState:
         """Ask where the network and its archive are, and write it down. Raises: RpcUnavailable."""
-        head, processed = await self._witnesses.look()
+        head, processed = await self.witnesses.look()
         now = self._clock.now()
         async with self._books() as books:
             before = await books.rows.state()
@@ -178,7 +178,7 @@ class Watcher:
         while cursor < last:
             ticks = range(cursor + 1, min(cursor + TICKS_AT_ONCE, last) + 1)
             answers = await asyncio.gather(
-                *(self._witnesses.read(tick, state.processed, self._ours) for tick in ticks), return_exceptions=True
+                *(self.witnesses.read(tick, state.processed, self._ours) for tick in ticks), return_exceptions=True
             )
             for tick, answer in zip(ticks, answers, strict=True):
                 if not isinstance(answer, Read):
@@ -235,10 +235,10 @@ class Watcher:
     async def _evidence(self, read: Read) -> dict[str, Evidence]:
         """The tick's evidence; without its second proofs where no endpoint gives them, so that the payments wait for these."""
         try:
-            return await self._witnesses.evidence(read, self._ours)
+            return await self.witnesses.evidence(read, self._ours)
         except RpcUnavailable as error:
             log.warning("no second proof for now", tick=read.tick, error=error.message)
-            return self._witnesses.bare(read, self._ours)
+            return self.witnesses.bare(read, self._ours)
 
     def _take(self, batch: _Batch, found: Sequence[Found], listed: Mapping[str, ArchivedTransaction], credited: dict[str, int]) -> None:
         for one in found:
@@ -317,7 +317,7 @@ class Watcher:
 
     async def _judge_again(self, state: ChainState, tick: int, keys: set[Key] | None) -> int:
         """Judge what a tick shows now. Args: keys, the payments that this is about; None: all of them."""
-        read = await self._witnesses.read(tick, state.processed, self._ours)
+        read = await self.witnesses.read(tick, state.processed, self._ours)
         if not isinstance(read, Read):
             return 0
         found = await self._judge([read])
@@ -344,7 +344,7 @@ class Watcher:
         first = max(state.peeked, state.cursor, state.processed - PEEK_TICKS_MAX) + 1
         for tick in range(first, state.processed + 1) if waited else ():
             try:
-                listed = await self._witnesses.rpc.transactions_of_tick(tick)
+                listed = await self.witnesses.rpc.transactions_of_tick(tick)
             except (TickNotYetProcessed, TickSkipped):
                 return
             seen = payments_in([one for one in listed if one.source not in self._ours], self._ours)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from qubix.treasury.reconciling import Reconciler
 from tests.integration.chains.devnet_process import Person
 from tests.integration.treasury.till import PAYER, Till
 
@@ -58,6 +59,22 @@ async def test_r1_more_at_a_users_address_stops_that_user_alone(till: Till) -> N
     halts = await till.halts()
     assert list(halts) == [address.identity]
     assert halts[address.identity][2] is False
+
+
+async def test_an_address_that_stops_payouts_is_looked_at_in_every_round_however_many_there_are(till: Till) -> None:
+    _, address = await till.user()
+    for _ in range(5):
+        await till.user()
+    till.treasurer.reconciler = Reconciler(till.treasurer.watcher.witnesses, till.treasurer.books, most=1)
+    till.devnet.order("/faults", kind="forget", for_ticks=1000)
+    await till.paid(address, 1)
+    for _ in range(6):
+        await till.balances()
+    assert list(await till.halts()) == [address.identity]
+    till.devnet.order("/faults/clear")
+    for _ in range(2):  # one has the tick read again, one sees that it helped
+        await till.balances()
+    assert await till.halts() == {}
 
 
 async def test_r1_more_at_the_paying_address_stops_all_payouts(till: Till) -> None:
