@@ -28,7 +28,7 @@ import sqlalchemy as sa
 
 from qubix import observability
 from qubix.bootstrap import Resources, Scope, open_resources, scope
-from qubix.chains.qubic.answers import Balance
+from qubix.chains.qubic.answers import Balance, TickInfo
 from qubix.chains.qubic.rpc import PUBLIC
 from qubix.kernel.errors import Invalid, QubixError, Unavailable
 from qubix.kernel.failpoints import reach
@@ -42,7 +42,7 @@ from qubix.settings import Settings
 from qubix.treasury import sending
 from qubix.treasury.seeds import SealedSeed, Sealer, read_key_file
 from qubix.treasury.sending import EpochWatch, Hold
-from qubix.treasury.signing import Candidate, Choice, SignedPayment, Wallet, agreed, choose, sign_choice, sign_sweep, unpayable
+from qubix.treasury.signing import Candidate, Choice, SignedPayment, Wallet, agreed, agreed_head, choose, sign_choice, sign_sweep, unpayable
 from qubix.treasury.signing_store import SigningStore, Source
 
 NAME: Final = "signer"
@@ -241,9 +241,11 @@ class Signer:
 
     async def _tick(self, what: str, epoch: EpochWatch | None) -> int | None:
         """The tick to sign for now; None: not now, as was said."""
-        head = await self._resources.qubic.tick_info()
+        rpc = self._resources.qubic
+        answers = await asyncio.gather(*(rpc.pinned(base).tick_info() for base in rpc.endpoints), return_exceptions=True)
+        head = agreed_head([answer for answer in answers if isinstance(answer, TickInfo)], endpoints=len(rpc.endpoints))
         weekly = self._resources.settings.network == "mainnet"
-        planned = sending.plan(head, self._resources.clock.now(), epoch, weekly=weekly)
+        planned = head if isinstance(head, Hold) else sending.plan(head, self._resources.clock.now(), epoch, weekly=weekly)
         self._say(what, planned.reason if isinstance(planned, Hold) else "")
         return None if isinstance(planned, Hold) else planned.tick
 

@@ -13,7 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from qubix.chains.qubic import identity, qutil
-from qubix.chains.qubic.answers import Balance
+from qubix.chains.qubic.answers import Balance, TickInfo
 from qubix.chains.qubic.errors import InvalidTransaction
 from qubix.chains.qubic.qutil import PAYMENTS_MAX
 from qubix.chains.qubic.transaction import AMOUNT_MAX, Transaction
@@ -146,6 +146,22 @@ def agreed(answers: Sequence[Balance], *, settled_tick: int, endpoints: int) -> 
     if len(counters) > 1:
         return Hold("the endpoints disagree on what the wallet has sent")
     return Wallet(min(answer.amount for answer in late_enough), counters.pop())
+
+
+def agreed_head(answers: Sequence[TickInfo], *, endpoints: int) -> TickInfo | Hold:
+    """The furthest head from which a payment is in reach for as many endpoints as must agree.
+
+    A tick that a liar names could be days ahead, and until it has passed the wallet could pay nobody.
+    Args: answers, at most one per endpoint.
+    """
+    due = max(1, min(WITNESSES, endpoints))
+    heads = sorted(answers, key=lambda answer: answer.tick, reverse=True)
+    for head in heads:
+        if sum(sending.is_in_reach(head.tick + sending.LEAD, other.tick) for other in heads) >= due:
+            return head
+    return Hold(
+        f"of {due} endpoints that must agree on the network's tick, these answered: {', '.join(str(one.tick) for one in heads) or 'none'}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import asyncio
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from qubix.chains.qubic import identity, qutil
 from qubix.chains.qubic.answers import ArchivedTransaction, Balance, LastProcessed, TickInfo, Transfers
@@ -37,6 +37,7 @@ FRESH_TICKS: Final = 60
 """A sole archive's list of a tick that is newer than this is held against the tick's signed data; of an older one, if it is empty."""
 
 _QUTIL: Final = identity.encode(qutil.ADDRESS)
+A = TypeVar("A", TickInfo, LastProcessed)
 Key = tuple[str, int]
 """A payment's transaction, and its place within it."""
 
@@ -99,21 +100,28 @@ class Witnesses:
         self._said: dict[str, LastProcessed] = {}
 
     async def look(self) -> tuple[TickInfo, LastProcessed]:
-        """The head, and how far the archives are that a proof needs: with two witnesses the second furthest.
+        """The head, and how far the archives are that a proof needs: with two witnesses the second furthest of each.
 
+        Neither is ever believed to one alone: a head too far ahead would keep payments from being sent.
         Raises: RpcUnavailable when too few answer.
         """
-        head = await self.rpc.tick_info()
-        answers = await asyncio.gather(*(self.rpc.pinned(base).last_processed() for base in self.rpc.endpoints), return_exceptions=True)
-        for base, answer in zip(self.rpc.endpoints, answers, strict=True):
-            if isinstance(answer, LastProcessed):
-                self._said[base] = answer
-            elif not isinstance(answer, RpcUnavailable):
-                raise answer
-        found = sorted((answer for answer in answers if isinstance(answer, LastProcessed)), key=lambda one: one.tick, reverse=True)
+        pins = [self.rpc.pinned(base) for base in self.rpc.endpoints]
+        heads, answers = await asyncio.gather(
+            asyncio.gather(*(pin.tick_info() for pin in pins), return_exceptions=True),
+            asyncio.gather(*(pin.last_processed() for pin in pins), return_exceptions=True),
+        )
+        self._said |= {base: one for base, one in zip(self.rpc.endpoints, answers, strict=True) if isinstance(one, LastProcessed)}
+        return self._agreed(heads), self._agreed(answers)
+
+    def _agreed(self, answers: Sequence[A | BaseException]) -> A:
+        """The furthest that as many say as a proof needs."""
+        found = [answer for answer in answers if not isinstance(answer, BaseException)]
+        troubles = [answer for answer in answers if isinstance(answer, BaseException)]
+        if stranger := next((one for one in troubles if not isinstance(one, RpcUnavailable)), None):
+            raise stranger
         if len(found) < self.needed:
-            raise next(answer for answer in answers if isinstance(answer, RpcUnavailable))
-        return head, found[self.needed - 1]
+            raise troubles[0]
+        return sorted(found, key=lambda one: one.tick, reverse=True)[self.needed - 1]
 
     async def read(self, tick: int, processed: int, ours: Mapping[str, str]) -> Reading:
         """One tick's list by each witness, of which only what may concern us is kept: from ours, to ours, or a send-many.

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qubix.chains.qubic import identity, keys, qutil
-from qubix.chains.qubic.answers import Balance
+from qubix.chains.qubic.answers import Balance, TickInfo
 from qubix.chains.qubic.transaction import AMOUNT_MAX, Transaction
 from qubix.treasury.sending import Counters, Hold
 from qubix.treasury.signing import (
@@ -22,6 +22,7 @@ from qubix.treasury.signing import (
     Wallet,
     _signed,
     agreed,
+    agreed_head,
     choose,
     memo,
     sign_choice,
@@ -181,3 +182,20 @@ def test_a_wallet_is_believed_when_two_endpoints_agree_on_what_it_sent() -> None
         ([shown(100, 50), shown(100, 50, sent=31)], 2),
     ):
         assert isinstance(agreed(answers, settled_tick=50, endpoints=endpoints), Hold)
+
+
+@pytest.mark.parametrize(
+    ("ticks", "endpoints", "due"),
+    [
+        ([500], 1, 500),
+        ([500, 503], 2, 503),
+        ([500, 1_499], 2, None),
+        ([500], 2, None),
+        ([], 2, None),
+        ([500, 90_000, 498], 3, 500),
+        ([500, 100, 503], 3, 503),
+    ],
+)
+def test_a_payment_is_aimed_from_a_head_that_no_endpoint_names_alone(ticks: list[int], endpoints: int, due: int | None) -> None:
+    found = agreed_head([TickInfo(tick, 1, 1, 1) for tick in ticks], endpoints=endpoints)
+    assert (None if isinstance(found, Hold) else found.tick) == due

@@ -95,6 +95,15 @@ async def test_the_archive_counts_as_far_as_the_second_furthest_endpoint() -> No
     assert archive.tick == TICK
 
 
+async def test_no_endpoint_moves_the_head_alone() -> None:
+    network = Network()
+    network.write(SECOND, TICK)
+    for lie in range(0, 10_000, 900):
+        network.write(FIRST, TICK, **{"tick-info": head(TICK + 3 + lie)})
+        seen, _ = await network.witnesses.look()
+        assert seen.tick == TICK + 3
+
+
 async def test_what_does_not_concern_us_is_dropped_at_once() -> None:
     network = Network()
     for base in (FIRST, SECOND):
