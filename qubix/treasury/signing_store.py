@@ -27,6 +27,7 @@ WHERE NOT h.halted AND h.id <> ALL(cast(:without AS uuid[]))
 ORDER BY row_number() OVER (PARTITION BY h.account_id ORDER BY h.created_at, h.id), h.user_signed_at NULLS FIRST, h.created_at, h.id LIMIT :most
 """)
 
+# However many addresses get a unit again and again, so few sweeps are on their way that they do not keep payouts from being sent.
 _SWEEPABLE: Final = sa.text("""
 SELECT r.address, k.sealed, r.recorded::bigint,
        (SELECT coalesce(max(p.tick), 0) FROM payments p WHERE p.source = r.address) AS settled_tick
@@ -36,7 +37,8 @@ JOIN signer_keys k ON k.identity = r.address
 WHERE r.address <> ALL(cast(:without AS text[]))
   AND NOT EXISTS (SELECT 1 FROM payout_halts s WHERE s.subject IN ('*', r.address))
   AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.source = r.address AND p.state IN ('SIGNED','UNKNOWN'))
-ORDER BY r.recorded DESC, r.address LIMIT :most
+ORDER BY r.recorded DESC, r.address
+LIMIT greatest(0, :most - (SELECT count(*) FROM payments p WHERE p.kind = 'sweep' AND p.state = 'SIGNED'))
 """)
 
 
@@ -128,7 +130,10 @@ class SigningStore:
         return None if row is None else EpochWatch(row.epoch, row.epoch_advanced_at)
 
     async def sweepable(self, *, least: int, without: Collection[str], most: int) -> list[Source]:
-        """Deposit addresses that have at least so much, no unresolved payment and no halt; the richest first."""
+        """Deposit addresses that have at least so much, no unresolved payment and no halt; the richest first.
+
+        Args: most, sweeps on their way, those that are signed already included.
+        """
         rows = await self._connection.execute(_SWEEPABLE, {"least": least, "without": list(without), "most": most})
         return [Source(SealedSeed(row.address, row.sealed), row.recorded, row.settled_tick) for row in rows]
 

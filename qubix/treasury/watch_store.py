@@ -60,7 +60,7 @@ SELECT p.id, p.kind, p.source, p.destination, p.amount, p.fee, p.tick, p.input_t
        p.state, p.reason, p.broadcasts, extract(epoch FROM clock_timestamp() - p.broadcast_at)::float AS since_broadcast_s, p.raw IS NOT NULL AS shown,
        (SELECT coalesce(json_agg(json_build_array(h.id, h.amount, h.address, w.owner_id) ORDER BY l.place), '[]')::text FROM payment_holds l
         JOIN holds h ON h.id = l.hold_id JOIN accounts w ON w.id = h.account_id WHERE l.payment_id = p.id) AS holds
-FROM payments p WHERE p.state IN ('SIGNED','UNKNOWN') ORDER BY p.signed_at LIMIT :most
+FROM payments p WHERE p.state IN ('SIGNED','UNKNOWN') ORDER BY p.kind = 'sweep', p.signed_at LIMIT :most
 """)
 # What is recorded of each address up to the tick at which its balance was asked, and whether something there is not decided yet.
 _FIGURES: Final = sa.text("""
@@ -332,7 +332,7 @@ class WatchStore:
     # -- what goes out --
 
     async def payments(self, most: int) -> list[SignedPayment]:
-        """Signed payments that are not decided, the oldest first."""
+        """Signed payments that are not decided: payouts, for which somebody waits, before sweeps, and the oldest first."""
         return [_payment(row) for row in await self._connection.execute(_PAYMENTS, {"most": most})]
 
     async def broadcast(self, payment: UUID, reason: str | None) -> None:

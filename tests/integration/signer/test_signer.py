@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -141,13 +141,28 @@ async def test_many_withdrawals_of_one_account_wait_behind_the_first_of_another(
     await world.collected()
     many = [await world.withdraws(ann, 1 + number, PAYEES[0].identity) for number in range(4)]
     good = await world.withdraws(bob, 30, PAYEES[1].identity)
-    paid = []
+    paid: list[UUID] = []
     for _ in range(3):
         signed = await world.signer.pay()
         assert signed is not None
         paid += signed.holds
         await world.send()
     assert paid == [many[0], good, many[1]]
+
+
+async def test_so_few_sweeps_are_on_their_way_that_payouts_are_still_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qubix.signer.SWEEPS_AT_ONCE", 2)
+    for amount in (1, 1, 1, 900):
+        await world.user(amount)
+    swept = []
+    for _ in range(3):
+        world.signer._sweeps_due = 0.0
+        swept.append(await world.signer.sweep())
+    assert swept == [2, 0, 0]
+    assert 900 in [payment.amount for payment in await world.payments()]
+    await world.send()
+    world.signer._sweeps_due = 0.0
+    assert await world.signer.sweep() == 2
 
 
 # A day's payouts of bob, and then many small withdrawals of ann.

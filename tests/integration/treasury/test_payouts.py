@@ -49,6 +49,17 @@ async def test_a_sweep_moves_nothing_in_the_ledger_and_both_addresses_agree(till
     await till.sound()
 
 
+async def test_a_payout_is_sent_before_the_sweeps_that_were_signed_before_it(till: Till, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qubix.treasury.deciding.PAYMENTS_MAX", 1)
+    user = await rich(till)
+    _, address = await till.user()
+    await till.paid(address, 1)
+    await till.sweep(address, 1)
+    payment, _ = await till.sign(await till.withdraw(user, 10, PAYEE))
+    await till.treasurer.payer.step()
+    assert await till.value("SELECT broadcasts FROM payments WHERE id = :i", i=payment) == 1
+
+
 async def test_the_same_bytes_are_sent_again_until_three_ticks_before_theirs(till: Till) -> None:
     user = await rich(till)
     payment, made = await till.sign(await till.withdraw(user, 10, PAYEE))
