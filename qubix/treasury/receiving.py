@@ -174,7 +174,11 @@ class SecondProof:
 
 
 def judge(payments: Sequence[Payment], second: SecondProof, confirmations: int = CONFIRMATIONS) -> tuple[Judgement, ...]:
-    """What to do with the payments of one tick that is final in the archive (D2). Those that did not fly by any account are dropped."""
+    """What to do with the payments of one tick that is final in the archive (D2).
+
+    Those that did not fly by any account are dropped, and those of a send-many that the contract gave back: that flies, moves nothing and
+    costs its payer nothing, so a person would be shown as many of them as somebody likes.
+    """
     judged: list[Judgement] = []
     logged = {
         tx_id: Counter((move.source, move.destination, move.amount) for move in seen.transfers) for tx_id, seen in second.transfers.items()
@@ -197,12 +201,21 @@ def judge(payments: Sequence[Payment], second: SecondProof, confirmations: int =
             and second.transfers[payment.tx_id].complete
             and second.log_tick >= payment.tick + confirmations
         ):
+            if _is_given_back(payment, second.transfers[payment.tx_id]):
+                continue
             judged.append(Doubtful(payment, "the archive says that the money moved, the event log does not show it"))
         elif payment.address in covered:
             judged.append(Credit(payment, "incoming counter"))
         else:
             judged.append(NotYet(payment))
     return tuple(judged)
+
+
+def _is_given_back(payment: Payment, logged: Transfers) -> bool:
+    """Whether all that a transaction moved is what its payer sent to the contract, and the same back."""
+    moves = {(move.source, move.destination) for move in logged.transfers}
+    there, back = (payment.payer, payment.sender), (payment.sender, payment.payer)
+    return len(logged.transfers) == len(moves) == len({move.amount for move in logged.transfers}) + 1 and moves == {there, back}
 
 
 def _covered(payments: Sequence[Payment], second: SecondProof) -> set[str]:

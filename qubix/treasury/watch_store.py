@@ -321,10 +321,10 @@ class WatchStore:
         return [_change(row) for row in await self._connection.execute(_COUNT, {"processed": processed, "most": most})]
 
     async def open_incoming(self, cursor: int, most: int) -> list[Open]:
-        """What waits for its proof, or for a person, the oldest first."""
+        """What waits for its proof, and then what waits for a person; of very many some, by chance, so that none of them hides another."""
         rows = await self._connection.execute(
             sa.text("""SELECT tx_id, place, tick, state FROM incoming WHERE state IN ('WAITING','DOUBTFUL') AND tick <= :cursor
-                       ORDER BY state DESC, tick LIMIT :most"""),
+                       ORDER BY state DESC, random() LIMIT :most"""),
             {"cursor": cursor, "most": most},
         )
         return [Open(row.tx_id, row.place, row.tick, row.state) for row in rows]

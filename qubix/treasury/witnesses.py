@@ -209,7 +209,7 @@ def _judged(evidence: Evidence, credited: Mapping[str, int]) -> dict[Key, Found]
     second = replace(evidence.second, credited=dict(credited))
     found: dict[Key, Found] = {one.payment.key: one for one in judge(evidence.payments, second)}
     for payment in evidence.payments:
-        if payment.key not in found:  # not flown, and no event says otherwise: gone, once the log is complete
+        if payment.key not in found:  # not flown, and no event says otherwise, or given back: gone, once the log is complete
             known = second.transfers.get(payment.tx_id)
             final = known is not None and known.complete and second.log_tick >= payment.tick + CONFIRMATIONS
             found[payment.key] = Gone(payment) if final else NotYet(payment)

@@ -137,9 +137,19 @@ def test_two_equal_payments_need_two_events() -> None:
     assert [type(judgement) for judgement in both] == [Credit, Credit, Credit]
 
 
-def test_a_send_many_that_the_contract_gave_back_is_not_credited() -> None:
-    back = logs(MANY.id, (PAYER.identity, QUTIL, 81), (QUTIL, PAYER.identity, 81))
-    assert {type(judgement) for judgement in judge(payments_in([shown(MANY)], OURS), second(back))} == {Doubtful}
+def test_a_send_many_that_the_contract_gave_back_is_dropped() -> None:
+    there, back = (PAYER.identity, QUTIL, 81), (QUTIL, PAYER.identity, 81)
+    payments = payments_in([shown(MANY)], OURS)
+    assert judge(payments, second(logs(MANY.id, there, back))) == ()
+    early = judge(payments, second(logs(MANY.id, there, back), log_tick=TICK + 2))
+    assert {type(judgement) for judgement in early} == {NotYet}
+
+
+@pytest.mark.parametrize("back", [[], [("QUTIL", "PAYER", 80)], [("QUTIL", "BOB", 81)], [("QUTIL", "PAYER", 81), ("QUTIL", "PAYER", 81)]])
+def test_a_send_many_that_was_not_given_back_whole_is_shown_to_a_person(back: list[tuple[str, str, int]]) -> None:
+    names = {"QUTIL": QUTIL, "PAYER": PAYER.identity, "BOB": "B" * 60}
+    moves = [(PAYER.identity, QUTIL, 81), *((names[source], names[payee], amount) for source, payee, amount in back)]
+    assert {type(one) for one in judge(payments_in([shown(MANY)], OURS), second(logs(MANY.id, *moves)))} == {Doubtful}
 
 
 @given(
