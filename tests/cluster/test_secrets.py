@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,14 +16,13 @@ pytestmark = pytest.mark.cluster
 SECRET_MIN_BYTES = 12
 
 
-def secrets_of(whole: Whole, consumer: Consumer) -> dict[str, bytes]:
-    """Every secret that this platform knows of, by where it lies."""
-    found = {"operator key": whole.operator_key, "consumer's key": consumer.client.http.headers["Authorization"].removeprefix("Bearer ")}
-    found["password"] = PASSWORD
+def secrets_of(whole: Whole) -> dict[str, bytes]:
+    """Every secret that lies in the platform's folders, by its file."""
     run = runfile.read(whole.data_dir)
     assert run is not None
-    found["Ray's token"] = Path(run.facts["ray_token_file"]).read_text().strip()
-    for file in (whole.data_dir / "secrets").iterdir():
+    found = {"operator key": whole.operator_key, "Ray's token": Path(run.facts["ray_token_file"]).read_text().strip()}
+    tokens = (whole.data_dir / "devnet").glob("*token*")
+    for file in [*(whole.data_dir / "secrets").iterdir(), *tokens]:
         text = file.read_text().strip()
         found[file.name] = (urlsplit(text).password or text) if "://" in text else text
     assert all(len(secret) >= SECRET_MIN_BYTES for secret in found.values())
@@ -41,12 +40,9 @@ def processes_of(whole: Whole) -> Iterator[psutil.Process]:
         yield from machine.tree()
 
 
-def test_no_process_and_no_log_of_a_live_platform_tells_a_secret(whole: Whole) -> None:
-    consumer = Consumer(whole)
-    job = consumer.run("import time\nprint('works', flush=True)\ntime.sleep(20)")
-    consumer.until(job, lambda seen: seen["state"] == "RUNNING", 60)
+def told_by_processes(whole: Whole, secrets: Mapping[str, bytes]) -> list[tuple[str, str]]:
+    """Which secret stands in which process's command line or environment."""
     told: list[tuple[str, str]] = []
-    secrets = secrets_of(whole, consumer)
     looked = 0
     for process in processes_of(whole):
         try:
@@ -55,15 +51,28 @@ def test_no_process_and_no_log_of_a_live_platform_tells_a_secret(whole: Whole) -
             continue
         looked += bool(seen)
         told += [(name, f"process {seen[:80]!r}") for name, secret in secrets.items() if secret in seen]
-    consumer.client.post(f"/api/jobs/{job}/cancel", {})
-    consumer.ended(job)
+    assert looked > 15
+    return told
+
+
+def told_by_logs(whole: Whole, secrets: Mapping[str, bytes]) -> list[tuple[str, str]]:
+    """Which secret stands in which log."""
     run = runfile.read(whole.data_dir)
     assert run is not None
     files = [path for folder in (whole.folder, Path(run.runtime_dir)) for path in folder.rglob("*")]
     logs = [path for path in files if path.is_file() and path.suffix in (".log", ".out", ".err")]
-    for path in logs:
-        content = path.read_bytes()
-        told += [(name, str(path)) for name, secret in secrets.items() if secret in content]
-    assert looked > 15
     assert len(logs) > 5
-    assert told == []
+    contents = [(str(path), path.read_bytes()) for path in logs]
+    return [(name, path) for path, content in contents for name, secret in secrets.items() if secret in content]
+
+
+def test_no_process_and_no_log_of_a_live_platform_tells_a_secret(whole: Whole) -> None:
+    consumer = Consumer(whole)
+    job = consumer.run("import time\nprint('works', flush=True)\ntime.sleep(20)")
+    consumer.until(job, lambda seen: seen["state"] == "RUNNING", 60)
+    key = consumer.client.http.headers["Authorization"].removeprefix("Bearer ")
+    secrets = {**secrets_of(whole), "consumer's key": key.encode(), "password": PASSWORD.encode()}
+    told = told_by_processes(whole, secrets)
+    consumer.client.post(f"/api/jobs/{job}/cancel", {})
+    consumer.ended(job)
+    assert told + told_by_logs(whole, secrets) == []
