@@ -27,16 +27,20 @@ class Reconciler:
         self._most = most
         self._after = ""
         self._asked: dict[str, Balance] = {}
+        self._undecided: set[str] = set()
 
     async def ask(self) -> bool:
         """Ask for the balances of the next round, and of every address that stops payouts, for these are to go on as soon as they may.
 
+        A balance that waits for a payment's end is kept: where payments come all the time, every newer one would wait for another.
         Returns: whether an address stops payouts. Raises: RpcUnavailable.
         """
         async with self._books() as books:
             doubted = await books.rows.in_doubt(self._most)
             ours, users = await books.rows.to_reconcile(self._after, self._most)
         for address in dict.fromkeys(doubted + ours + users):
+            if address in self._undecided:
+                continue
             self._asked[address] = await self._witnesses.rpc.balance(address, max_age_s=0)
         self._after = users[-1] if len(users) == self._most else ""
         return bool(doubted)
@@ -59,14 +63,15 @@ class Reconciler:
             await compare(books.rows, EVERYBODY, "R1", everybody)
             for address, wrong in alone.items():
                 await compare(books.rows, address, "R1", {address: wrong})
-        for address in due:
-            self._asked.pop(address, None)
+        for one in judged:
+            self._asked.pop(one.address, None)
+        self._undecided = due.keys() - {one.address for one in judged}
         return {due[one.address].latest_incoming_tick for one in judged if one.balance > one.recorded}
 
     @property
     def is_idle(self) -> bool:
-        """Whether every balance that was asked for is judged."""
-        return not self._asked
+        """Whether every balance that was asked for is judged, or waits for nothing but a payment's end."""
+        return self._asked.keys() <= self._undecided
 
 
 Judged = dict[str, dict[str, Any] | None]

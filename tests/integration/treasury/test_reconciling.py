@@ -88,6 +88,29 @@ async def test_r1_more_at_the_paying_address_stops_all_payouts(till: Till) -> No
     assert await till.halts() == {}, "the tick of the latest payment is read again"
 
 
+async def test_r1_is_judged_at_the_paying_address_however_often_something_is_on_its_way_to_it(till: Till) -> None:
+    sources = []
+    for _ in range(2):
+        _, address = await till.user()
+        await till.paid(address, 100)
+        sources.append(address)
+    await record(till, till.hot, 7, "forged")
+    first, _ = await till.sweep(sources[0], 10)
+    await till.treasurer.payer.step()
+    till.devnet.step(13)
+    await till.treasurer.reconciler.ask()
+    await till.advance()
+    await till.treasurer.reconciler.judge()
+    assert await till.halts() == {}, "the sweep is not decided yet"
+    assert till.treasurer.reconciler.is_idle
+    second, _ = await till.sweep(sources[1], 10, ahead=5)
+    await till.treasurer.payer.step()
+    assert await till.decided(first) == "PAID"
+    assert (await till.payment(second))[0] == "SIGNED"
+    await till.balances()
+    assert list(await till.halts()) == ["*"]
+
+
 async def test_r2_a_chain_row_without_its_transfer_stops_all_payouts(till: Till) -> None:
     _, address = await till.user()
     await till.paid(address, 100)
