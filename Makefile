@@ -27,7 +27,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/unit
 
 bench: $(VENV)/.installed-dev
-	@for program in benchmarks/*.py; do case "$$program" in */_*) ;; *) $(BIN)/python "$$program" $(ARGS) || exit 1;; esac; done
+	@for program in benchmarks/[!_]*.py; do name=$${program##*/}; $(BIN)/python -m benchmarks.$${name%.py} $(ARGS) || exit 1; done
 
 web:
 	cd serve_app/web && npm ci && npm run build
