@@ -111,7 +111,9 @@ class Witnesses:
             asyncio.gather(*(pin.last_processed() for pin in pins), return_exceptions=True),
         )
         self._said |= {base: one for base, one in zip(self.rpc.endpoints, answers, strict=True) if isinstance(one, LastProcessed)}
-        return self._agreed(heads), self._agreed(answers)
+        head, processed = self._agreed(heads), self._agreed(answers)
+        self.rpc.learn_head(head.tick)
+        return head, processed
 
     def _agreed(self, answers: Sequence[A | BaseException]) -> A:
         """The furthest that as many say as a proof needs."""

@@ -143,6 +143,10 @@ class QubicRpc:
         """The network's head; never an older one than before."""
         return await self._ask(Question("GET", "/live/v1/tick-info"), answers.tick_info, self._head, lambda info: info.tick)
 
+    def learn_head(self, tick: int) -> None:
+        """Take a head on which pinned clients agreed: what lies far behind it is not believed."""
+        self._head.believe(tick)
+
     async def balance(self, owner: str, *, max_age_s: float = BALANCE_AGE_MAX_S) -> Balance:
         """What an identity has; kept for max_age_s seconds, at most 30. Its age counts from when we asked.
 
@@ -280,7 +284,9 @@ class QubicRpc:
                 except RpcUnavailable as error:
                     trouble = error
                     behind |= isinstance(error, _Behind)
-            if guard and ahead and not behind:
+            if guard and ahead and self._alone:
+                trouble = RpcUnavailable("the endpoint names a tick far ahead, and has to say so again", next_step="ask again")
+            elif guard and ahead and not behind:
                 # Nobody contradicts: the others do not answer, or are ahead too, and further.
                 nearest = min(ahead, key=tick_of)
                 guard.believe(tick_of(nearest))

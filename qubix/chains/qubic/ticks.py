@@ -6,8 +6,8 @@ import enum
 from typing import Final
 
 JUMP_MAX: Final = 1_000
-"""A tick further ahead than this is believed when a second endpoint says it too, or no other one answers: a single liar would
-otherwise make every honest answer look old."""
+"""A tick further ahead than this is believed when a second endpoint says it too, or no other one answers; a sole endpoint has to say it
+twice: a single liar, or a slip, would otherwise make every honest answer look old."""
 
 
 class Standing(enum.Enum):
@@ -33,9 +33,9 @@ class TickGuard:
         """Judge a tick, and remember it if it is believed or may be confirmed later."""
         if tick < self.highest:
             return Standing.OLDER
-        near = self.highest and tick <= self.highest + JUMP_MAX
-        confirmed = any(said >= tick - JUMP_MAX for other, said in self._claims.items() if other != endpoint)
-        if self._alone or near or confirmed:
+        near = tick <= self.highest + JUMP_MAX if self.highest else self._alone
+        confirmed = any(said >= tick - JUMP_MAX for other, said in self._claims.items() if self._alone or other != endpoint)
+        if near or confirmed:
             self.believe(tick)
             return Standing.GOOD
         self._claims[endpoint] = tick

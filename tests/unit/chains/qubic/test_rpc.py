@@ -202,6 +202,14 @@ async def test_both_endpoints_jumping_is_an_epoch_and_one_jumping_while_the_othe
     assert (await world.rpc.tick_info()).tick == 99 + 2 * JUMP_MAX
 
 
+async def test_a_sole_endpoints_slip_is_forgotten_and_a_jump_that_it_repeats_is_believed() -> None:
+    world = World(FIRST)
+    world.endpoints.write(FIRST, head(100), head(4_000_000_000), head(101), head(102), head(3_000_000_000), head(103))
+    assert [(await world.rpc.tick_info()).tick for _ in range(4)] == [100, 101, 102, 103]
+    world.endpoints.write(FIRST, head(103 + 2 * JUMP_MAX))
+    assert (await world.rpc.tick_info()).tick == 103 + 2 * JUMP_MAX
+
+
 async def test_a_pinned_client_asks_its_endpoint_alone_and_believes_its_own_ticks() -> None:
     world = World()
     world.endpoints.write(FIRST, processed(100))
