@@ -23,19 +23,22 @@ WAITED_FOR_S: Final = 900
 _TEXTS: Final = pg.ARRAY(sa.Text)
 _NUMBERS: Final = pg.ARRAY(sa.BigInteger)
 
-# What is credited stays so; a count of confirmations never falls; a row that says nothing new is not touched, so nobody is told.
+# What is credited stays so; a count of confirmations never falls; a row that says nothing new is not touched, so nobody is told. Fields that
+# do not make the id they are shown under are written down where nothing is known of it, and never change what is, nor stay when the true ones come.
 _NOTE: Final = sa.text("""
 INSERT INTO incoming AS i (tx_id, place, address, amount, tick, payer, sender, memo, state, confirmations, reason, raw)
 SELECT n.tx_id, n.place, n.address, n.amount, n.tick, n.payer, n.sender, decode(n.memo, 'hex'), n.state, n.confirmations, n.reason, n.raw::jsonb
 FROM unnest(:tx_ids, :places, :addresses, :amounts, :ticks, :payers, :senders, :memos, :states, :confirmations, :reasons, :raws)
   AS n (tx_id, place, address, amount, tick, payer, sender, memo, state, confirmations, reason, raw)
 ON CONFLICT (tx_id, place) DO UPDATE SET state = excluded.state, confirmations = greatest(i.confirmations, excluded.confirmations),
-  reason = excluded.reason, raw = excluded.raw, changed_at = clock_timestamp()
-WHERE i.state <> 'CREDITED' AND (i.state, i.confirmations, i.reason)
-  IS DISTINCT FROM (excluded.state, greatest(i.confirmations, excluded.confirmations), excluded.reason)
+  reason = excluded.reason, raw = excluded.raw, changed_at = clock_timestamp(), address = excluded.address, amount = excluded.amount,
+  tick = excluded.tick, payer = excluded.payer, sender = excluded.sender, memo = excluded.memo
+WHERE i.state <> 'CREDITED' AND :genuine AND (i.state, i.confirmations, i.reason, i.tick)
+  IS DISTINCT FROM (excluded.state, greatest(i.confirmations, excluded.confirmations), excluded.reason, excluded.tick)
 RETURNING tx_id, place, address, amount, tick, state, confirmations, (SELECT user_id FROM chain_addresses a WHERE a.identity = i.address) AS user_id
 """).bindparams(
     *(sa.bindparam(name, type_=_TEXTS) for name in ("tx_ids", "addresses", "payers", "senders", "memos", "states", "reasons", "raws")),
+    sa.bindparam("genuine", type_=sa.Boolean),
     sa.bindparam("places", type_=pg.ARRAY(sa.Integer)),
     sa.bindparam("amounts", type_=_NUMBERS),
     sa.bindparam("ticks", type_=_NUMBERS),
@@ -287,9 +290,14 @@ class WatchStore:
 
     async def note(self, noted: Sequence[Noted]) -> list[Change]:
         """Write payments to us down. Returns those of which something changed."""
+        return await self._note(noted, genuine=True) + await self._note(noted, genuine=False)
+
+    async def _note(self, all_noted: Sequence[Noted], *, genuine: bool) -> list[Change]:
+        noted = list({one.payment.key: one for one in all_noted if one.payment.genuine is genuine}.values())
         if not noted:
             return []
         values = {
+            "genuine": genuine,
             "tx_ids": [one.payment.tx_id for one in noted],
             "places": [one.payment.place for one in noted],
             "addresses": [one.payment.address for one in noted],

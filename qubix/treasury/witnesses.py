@@ -50,11 +50,12 @@ class Read:
     lists: Mapping[str, tuple[ArchivedTransaction, ...]]
 
     def transactions(self) -> dict[str, ArchivedTransaction]:
-        """What any witness showed, by id; of two that differ in moneyFlew alone the one that says yes."""
+        """What any witness showed, by id; of two that differ the one whose fields make the id, and then the one that says that money moved."""
         shown: dict[str, ArchivedTransaction] = {}
         for listed in self.lists.values():
             for one in listed:
-                if one.id not in shown or (one.money_flew and not shown[one.id].money_flew):
+                other = shown.setdefault(one.id, one)
+                if one != other and (one.is_genuine(), bool(one.money_flew)) > (other.is_genuine(), bool(other.money_flew)):
                     shown[one.id] = one
         return shown
 
@@ -203,7 +204,8 @@ def findings(evidence: Mapping[str, Evidence], credited: Mapping[str, int]) -> t
     payments: dict[Key, Payment] = {}
     for one in evidence.values():
         for payment in one.payments:
-            payments.setdefault(payment.key, payment)
+            if payment.genuine or payment.key not in payments:
+                payments[payment.key] = payment
     return tuple(_together(payment, [said.get(key) for said in judged]) for key, payment in payments.items())
 
 
@@ -223,7 +225,7 @@ def _together(payment: Payment, said: Sequence[Found | None]) -> Found:
     known = [one for one in said if one is not None]
     for one in known:
         if isinstance(one, Doubtful):
-            return one
+            return Doubtful(payment, one.reason)
     if len(known) < len(said):
         return Doubtful(payment, "one endpoint shows the payment, another one does not")
     if all(isinstance(one, Gone) for one in known):

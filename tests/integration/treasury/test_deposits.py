@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
 import sqlalchemy as sa
 
 from qubix.chains.qubic.errors import RpcUnavailable
+from qubix.treasury.receiving import Payment
+from qubix.treasury.watch_store import Noted
 from tests.integration.chains.devnet_process import Person
 from tests.integration.treasury.till import FINAL, PAYER, Till
 
@@ -146,6 +149,23 @@ async def test_a_payment_waits_for_its_second_proof_and_the_cursor_does_not(till
     till.devnet.order("/archive", lag=3)
     await till.advance(1)
     assert await till.incoming(made) == [(0, "CREDITED", 3), (1, "CREDITED", 3)]
+    assert await till.wallet(user) == 20
+
+
+async def test_a_payment_shown_in_a_wrong_tick_too_keeps_its_own_and_is_judged_there(till: Till) -> None:
+    user, address = await till.user()
+    made = till.pay(address, 20)
+    true = Payment(made.id, 0, address.identity, 20, made.tick, PAYER.identity, PAYER.identity, True)
+    wrong = dataclasses.replace(true, tick=made.tick + 1, amount=7, genuine=False)
+    before = dataclasses.replace(wrong, tick=made.tick - 1)
+    async with till.treasurer.books() as books:
+        for payment in (before, true, wrong):
+            await books.rows.note([Noted(payment, "WAITING" if payment.genuine else "DOUBTFUL", 2, "", {})] * 2)
+    row = (await till.owner.execute(sa.text("SELECT tick, amount, state FROM incoming"))).one()
+    assert tuple(row) == (made.tick, 20, "WAITING")
+    await till.advance()
+    await till.treasurer.watch()
+    assert await till.incoming(made) == [(0, "CREDITED", 3)]
     assert await till.wallet(user) == 20
 
 

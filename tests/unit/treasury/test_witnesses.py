@@ -8,6 +8,7 @@ from itertools import product
 
 import pytest
 
+from qubix.chains.qubic import identity, qutil
 from qubix.chains.qubic.answers import ArchivedTransaction, QuTransfer, Transfers
 from qubix.chains.qubic.errors import RpcUnavailable, TickNotYetProcessed
 from qubix.treasury.receiving import Credit, Doubt, Doubtful, NotYet, SecondProof, payments_in
@@ -16,6 +17,7 @@ from tests.fakes.qubic_rpc import FIRST, SECOND, Said, Seen, World, head, ok, pr
 from tests.unit.treasury.chain import ALICE, BOB, PAYER, TICK, pay, shown
 
 OURS = {ALICE.identity: "user"}
+QUTIL = identity.encode(qutil.ADDRESS)
 MADE = pay(PAYER, ALICE.public_key, 50)
 ELSEWHERE = shown(pay(PAYER, BOB.public_key, 7))
 MOVE = QuTransfer(PAYER.identity, ALICE.identity, 50)
@@ -54,6 +56,24 @@ def test_a_credit_needs_every_witness_and_so_does_calling_it_gone() -> None:
 def test_what_one_witness_does_not_show_is_kept_as_doubtful() -> None:
     (found,) = findings({"a": CREDIT, "b": SILENT}, {})
     assert isinstance(found, Doubtful)
+
+
+ALTERED = [
+    replace(shown(MADE), amount=51),
+    replace(shown(MADE), destination=BOB.identity),
+    replace(shown(MADE), destination=QUTIL),
+    replace(shown(MADE), source=ALICE.identity),
+]
+
+
+@pytest.mark.parametrize("altered", ALTERED)
+def test_an_endpoint_that_alters_a_payment_hides_it_not(altered: ArchivedTransaction) -> None:
+    for lists in ({"a": (altered,), "b": (shown(MADE),)}, {"a": (shown(MADE),), "b": (altered,)}):
+        assert Read(TICK, lists).transactions() == {MADE.id: shown(MADE)}
+        (found,) = findings({base: says(listed[0], MOVE) for base, listed in lists.items()}, {})
+        assert isinstance(found, Doubtful)
+        assert found.payment.genuine
+        assert found.payment.amount == 50
 
 
 def test_the_archives_words_are_kept_in_its_own_shape() -> None:
