@@ -59,6 +59,10 @@ class Read:
                     shown[one.id] = one
         return shown
 
+    def agreed(self) -> set[str]:
+        """The ids that every witness showed."""
+        return set.intersection(*({one.id for one in listed} for listed in self.lists.values()))
+
 
 @dataclass(frozen=True, slots=True)
 class Jump:

@@ -109,6 +109,10 @@ class ArchivedTransaction:
         except Invalid:
             return False
 
+    def is_signed(self) -> bool:
+        """Whether its source has signed it: an archive can make up a transaction and its id, and no signature."""
+        return self.is_genuine() and self.rebuilt().verify()
+
     def rebuilt(self) -> Transaction:
         """The transaction of these fields.
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 
+import pytest
 import sqlalchemy as sa
 
 from qubix.chains.qubic.errors import RpcUnavailable
+from qubix.chains.qubic.transaction import Transaction
 from qubix.treasury.receiving import Payment
 from qubix.treasury.watch_store import Noted
+from qubix.treasury.witnesses import Read, Reading
 from tests.integration.chains.devnet_process import Person
 from tests.integration.treasury.till import FINAL, PAYER, Till
+from tests.unit.treasury.chain import shown
 
 STRANGER = Person(701)
 FUNDED = (PAYER, STRANGER)
@@ -231,6 +236,25 @@ async def test_a_transaction_from_our_address_that_nobody_here_signed_stops_all_
     rule, figures, needs_person = (await till.halts())["*"]
     assert (rule, needs_person) == ("S5", True)
     assert stolen.id in figures["S5"][0]["reason"]
+    assert await till.wallet(user) == 100
+
+
+async def test_what_one_endpoint_makes_up_of_our_addresses_stops_nobody(till: Till, monkeypatch: pytest.MonkeyPatch) -> None:
+    user, address = await till.user()
+    witnesses = till.treasurer.watcher.witnesses
+    read = witnesses.read
+
+    async def lying(tick: int, processed: int, ours: Mapping[str, str]) -> Reading:
+        found = await read(tick, processed, ours)
+        if not isinstance(found, Read):
+            return found
+        made_up = shown(Transaction(address.key, STRANGER.key, 60, tick, signature=bytes(64)))
+        first = next(iter(found.lists))
+        return Read(tick, {**found.lists, first: (*found.lists[first], made_up)})
+
+    monkeypatch.setattr(witnesses, "read", lying)
+    await till.paid(address, 100)
+    assert await till.halts() == {}
     assert await till.wallet(user) == 100
 
 
