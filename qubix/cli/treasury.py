@@ -113,9 +113,9 @@ def resume(
     out.show(f"halted since {ago(found['since'])} by {plain(found['rule'])}: {plain(_written(found['figures']))}")
     if found["needs_person"]:
         out.confirm("Are these figures explained, so that payouts may go on?", yes)
-    _look(data_dir, url_file, TREASURY, lambda desk: desk.resume(subject), wake="payouts")
-    out.show("payouts go on")
-    out.finish({**found, "resumed": True}, then=("qubix treasury status", "qubix treasury addresses", "qubix doctor"))
+    resumed = _look(data_dir, url_file, TREASURY, lambda desk: desk.resume(subject), wake="payouts")
+    out.show("payouts go on" if resumed else "payouts go on as soon as the figures of R1 and R2 agree again")
+    out.finish({**found, "resumed": resumed}, then=("qubix treasury status", "qubix treasury addresses", "qubix doctor"))
 
 
 @app.command()

@@ -45,6 +45,16 @@ SELECT a.identity AS address, a.purpose, a.user_id, a.given_at, coalesce(r.recor
 FROM chain_addresses a LEFT JOIN (SELECT address, sum(amount) AS recorded FROM chain_rows WHERE asset = 1 GROUP BY address) r ON r.address = a.identity
 WHERE a.purpose <> 'user' OR a.user_id IS NOT NULL ORDER BY a.purpose = 'user', coalesce(r.recorded, 0) DESC, a.purpose, a.given_at LIMIT :most
 """
+# What R1 and R2 found ends by itself, and not with what a person explains.
+_RESUME: Final = """
+WITH found AS (
+  SELECT h.subject, jsonb_object_agg(e.key, e.value) AS figures, string_agg(e.key, ', ' ORDER BY e.key) AS rule
+  FROM payout_halts h CROSS JOIN jsonb_each(h.figures) e WHERE h.subject = :s AND h.needs_person AND e.key IN ('R1','R2') GROUP BY h.subject),
+kept AS (
+  UPDATE payout_halts h SET needs_person = false, figures = f.figures, rule = f.rule FROM found f WHERE h.subject = f.subject RETURNING h.subject),
+ended AS (DELETE FROM payout_halts WHERE subject = :s AND needs_person AND NOT EXISTS (SELECT 1 FROM found))
+SELECT subject FROM kept
+"""
 
 Row = dict[str, Any]
 
@@ -102,14 +112,17 @@ class Oversight:
             raise NotFound(f"no payouts are halted by {subject!r}", next_step="qubix treasury status lists the halts; * is the one for all")
         return found[0]
 
-    async def resume(self, subject: str) -> None:
-        """End a halt that a person has to end. Raises: NotFound; Conflict for one that ends by itself."""
+    async def resume(self, subject: str) -> bool:
+        """End what a person has to end of a halt. Returns whether payouts go on: figures that do not agree still stop them.
+
+        Raises: NotFound; Conflict for a halt that ends by itself.
+        """
         if not (await self.halt(subject))["needs_person"]:
             raise Conflict(
                 "this halt ends by itself, as soon as the figures agree again",
                 next_step="find the missing or surplus money by the figures: qubix treasury status",
             )
-        await self._connection.execute(sa.text("DELETE FROM payout_halts WHERE subject = :s AND needs_person"), {"s": subject})
+        return await self._connection.scalar(sa.text(_RESUME), {"s": subject}) is None
 
     async def payment(self, named: str) -> Row:
         """A payment by its id, or its transaction's. Raises: NotFound."""

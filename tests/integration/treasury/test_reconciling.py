@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from qubix.treasury.oversight import Oversight
 from qubix.treasury.reconciling import Reconciler
 from tests.integration.chains.devnet_process import Person
 from tests.integration.treasury.till import PAYER, Till
@@ -139,3 +140,15 @@ async def test_a_halt_for_a_person_stays_when_the_figures_agree_again(till: Till
     rule, figures, needs_person = (await till.halts())["*"]
     assert (rule, needs_person, set(figures)) == ("S5", True, {"S5"})
     assert await till.wallet(user) == 100
+
+
+async def test_what_a_person_explains_ends_no_halt_by_figures_that_still_differ(till: Till) -> None:
+    _, address = await till.user()
+    await till.paid(address, 100)
+    till.pay(STRANGER, 60, payer=address)
+    await till.advance()
+    await till.balances()
+    assert (await till.halts())["*"][::2] == ("R1, S5", True)
+    assert not await Oversight(till.owner).resume("*")
+    rule, figures, needs_person = (await till.halts())["*"]
+    assert (rule, set(figures), needs_person) == ("R1", {"R1"}, False)
