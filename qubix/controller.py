@@ -8,9 +8,7 @@ the outbox publisher, housekeeping.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,17 +22,15 @@ from qubix import observability
 from qubix.bootstrap import Resources, Scope, open_resources, scope
 from qubix.jobs.blobs import FOLDERS, UNREFERENCED_KEEP_S
 from qubix.kernel.errors import QubixError
-from qubix.kernel.tasks import end
 from qubix.postgres import leader, outbox
-from qubix.postgres.engine import DRIVER_TROUBLE
 from qubix.postgres.leader import NotLeader
+from qubix.postgres.leading import AWAY, FAILURE_PAUSE_S, side_by_side, until_told
 from qubix.scheduling.placing import Assignment, Plan, PlanStale
 from qubix.settings import Settings
 
 NAME: Final = "controller"
 ROUNDS_MAX: Final = 5
 """Within one step: what ends frees devices, what is placed anew may end; then the loop breathes."""
-FAILURE_PAUSE_S: Final = 1.0
 MONEY_S: Final = 1.0
 HOUSE_S: Final = 600.0
 PART_MAX_S: Final = 120.0
@@ -43,8 +39,6 @@ BATCH_MAX: Final = 200
 FOLDERS_AT_ONCE: Final = 16
 """Of the blob store's folders, so many are looked through each HOUSE_S: all of them in under three hours."""
 ADOPTED_MAX: Final = 1000
-AWAY: Final = (sa.exc.DBAPIError, sa.exc.TimeoutError, *DRIVER_TROUBLE)
-"""The database is away, or refused one transaction: the step is tried again."""
 
 log = observability.logger("controller")
 
@@ -82,13 +76,7 @@ class Controller:
             self._every(MONEY_S, self.market),
             self._every(HOUSE_S, self.keep_house),
         ]
-        tasks = [asyncio.create_task(loop) for loop in loops]
-        try:  # no TaskGroup: it cancels once, and waits for ever for a loop that missed it
-            over, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in over:
-                task.result()
-        finally:
-            await end(tasks)
+        await side_by_side(loops)
 
     # -- jobs --
 
@@ -345,25 +333,7 @@ class Controller:
 async def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code: 0 stopped, 3 another leads."""
     resources = open_resources(settings)
-    task = asyncio.create_task(Controller(resources).run())
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if not stop.is_set():
-            await task
-    except NotLeader as error:
-        log.error("not the leader any more", reason=error.message)
-        return 3
-    finally:
-        with contextlib.suppress(Exception):
-            await end([task, stopping])
-        with contextlib.suppress(Exception):
-            await resources.close()
-    return 0
+    return await until_told(Controller(resources).run(), resources.close, log=log)
 
 
 def main() -> int:

@@ -12,10 +12,8 @@ the network is asked outside of transactions.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import resource
-import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -33,11 +31,10 @@ from qubix.chains.qubic.rpc import PUBLIC
 from qubix.kernel.errors import Invalid, QubixError, Unavailable
 from qubix.kernel.failpoints import reach
 from qubix.kernel.ids import new_id
-from qubix.kernel.tasks import end
 from qubix.ledger.model import Code, WrongNetwork
 from qubix.postgres import leader
-from qubix.postgres.engine import DRIVER_TROUBLE
 from qubix.postgres.leader import NotLeader
+from qubix.postgres.leading import AWAY, FAILURE_PAUSE_S, until_told
 from qubix.settings import Settings
 from qubix.treasury import sending
 from qubix.treasury.seeds import SealedSeed, Sealer, read_key_file
@@ -49,7 +46,6 @@ NAME: Final = "signer"
 CHANNEL: Final = "payouts"
 """What wakes it: a withdrawal was asked for or approved, a payment has ended."""
 IDLE_S: Final = 1.0
-FAILURE_PAUSE_S: Final = 1.0
 PART_MAX_S: Final = 120.0
 FREE_MIN: Final = 20
 """Addresses that wait for users: never fewer for long."""
@@ -61,7 +57,6 @@ SWEEP_SHARE: Final = 20
 """What to sweep is looked up at most this part of the time, however many rows there are."""
 REST_S: Final = 30.0
 """How long an address that could not be swept is left alone."""
-AWAY: Final = (sa.exc.DBAPIError, sa.exc.TimeoutError, *DRIVER_TROUBLE)
 
 log = observability.logger("signer")
 
@@ -316,25 +311,7 @@ async def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code: 0 stopped, 3 another leads. Raises: what cannot be worked with (Invalid, Conflict)."""
     sealer = open_sealer(settings)
     resources = open_resources(settings, pool_size=3)
-    task = asyncio.create_task(Signer(resources, sealer).run())
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if not stop.is_set():
-            await task
-    except NotLeader as error:
-        log.error("not the leader any more", reason=error.message)
-        return 3
-    finally:
-        with contextlib.suppress(Exception):
-            await end([task, stopping])
-        with contextlib.suppress(Exception):
-            await resources.close()
-    return 0
+    return await until_told(Signer(resources, sealer).run(), resources.close, log=log)
 
 
 def main() -> int:

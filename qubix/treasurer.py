@@ -7,24 +7,20 @@ inside one, and it may be killed at any moment. Its loops: the chain (look, scan
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
 import asyncpg
-import sqlalchemy as sa
 
 from qubix import observability
 from qubix.bootstrap import Resources, open_resources, scope
 from qubix.kernel.errors import Conflict, Invalid, QubixError
-from qubix.kernel.tasks import end
 from qubix.postgres import leader
-from qubix.postgres.engine import DRIVER_TROUBLE
 from qubix.postgres.leader import NotLeader
+from qubix.postgres.leading import AWAY, FAILURE_PAUSE_S, side_by_side, until_told
 from qubix.settings import Settings
 from qubix.treasury.books import Books
 from qubix.treasury.deciding import Patience, Payer
@@ -45,9 +41,6 @@ BALANCES_S: Final = 30.0
 DOUBTED_S: Final = 10.0
 """The same while an address stops payouts because its figures do not agree."""
 BEAT_S: Final = 1.0
-FAILURE_PAUSE_S: Final = 1.0
-AWAY: Final = (sa.exc.DBAPIError, sa.exc.TimeoutError, *DRIVER_TROUBLE)
-"""The database is away, or refused one transaction: the step is tried again."""
 
 log = observability.logger("treasury")
 
@@ -116,13 +109,7 @@ class Treasurer:
             self._woken("deposits", self._expect, idle_s=WAITED_FOR_S),
             self._every(RECONCILE_S, self.reconcile),
         ]
-        tasks = [asyncio.create_task(loop) for loop in loops]
-        try:
-            over, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in over:
-                task.result()
-        finally:
-            await end(tasks)
+        await side_by_side(loops)
 
     async def watch(self) -> None:
         """Where the chain is, what came in; at once again while there is much to catch up with."""
@@ -182,28 +169,11 @@ class Treasurer:
 async def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code: 0 stopped, 2 wrongly configured, 3 another leads."""
     resources = open_resources(settings)
-    task = asyncio.create_task(Treasurer(resources).run())
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    stopping = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if not stop.is_set():
-            await task
-    except NotLeader as error:
-        log.error("not the leader any more", reason=error.message)
-        return 3
+        return await until_told(Treasurer(resources).run(), resources.close, log=log)
     except Invalid as error:
         log.error("cannot start", reason=error.message, next_step=error.next_step)
         return 2
-    finally:
-        with contextlib.suppress(Exception):
-            await end([task, stopping])
-        with contextlib.suppress(Exception):
-            await resources.close()
-    return 0
 
 
 def main() -> int:
