@@ -28,7 +28,7 @@ from qubix.treasury.reconciling import Reconciler
 from qubix.treasury.sending import Rules
 from qubix.treasury.store import TreasuryStore
 from qubix.treasury.watch_store import WAITED_FOR_S, WatchStore
-from qubix.treasury.watching import SCAN_TICKS_MAX, Pauses, Watcher
+from qubix.treasury.watching import TICKS_AT_ONCE, Pauses, Watcher
 from qubix.treasury.witnesses import Witnesses
 
 NAME: Final = "treasury"
@@ -113,10 +113,11 @@ class Treasurer:
 
     async def watch(self) -> None:
         """Where the chain is, what came in; at once again while there is much to catch up with."""
-        await self.watcher.look()
-        while await self.watcher.scan() >= SCAN_TICKS_MAX:
+        behind = True
+        while behind:
             await self.watcher.look()
-        await self.watcher.rejudge()
+            behind = await self.watcher.scan() >= TICKS_AT_ONCE
+            await self.watcher.rejudge()
         await self.watcher.peek()
 
     async def pay(self) -> None:

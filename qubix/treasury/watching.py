@@ -35,6 +35,8 @@ TICKS_AT_ONCE: Final = 16
 """Ticks that are read at the same time; what concerns nobody here is dropped as soon as it is read."""
 SCAN_TICKS_MAX: Final = 256
 """Ticks in one transaction when there is much to catch up with."""
+SCAN_S: Final = 3.0
+"""How long ticks are read for one transaction: who sends and decides goes by the head and the archive, which are looked at in between."""
 PEEK_TICKS_MAX: Final = 16
 REJUDGE_MAX: Final = 50
 ADDRESS_OVERLAP: Final = dt.timedelta(minutes=10)
@@ -175,7 +177,8 @@ class Watcher:
         """The ticks from the cursor to `last`, as far as they can be read one after the other, and the cursor after them."""
         reads: list[Read] = []
         cursor = state.cursor
-        while cursor < last:
+        began = self._clock.monotonic()
+        while cursor < last and (cursor == state.cursor or self._clock.monotonic() - began < SCAN_S):
             ticks = range(cursor + 1, min(cursor + TICKS_AT_ONCE, last) + 1)
             answers = await asyncio.gather(
                 *(self.witnesses.read(tick, state.processed, self._ours) for tick in ticks), return_exceptions=True

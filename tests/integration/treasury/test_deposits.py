@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from qubix.chains.qubic.errors import RpcUnavailable
 from qubix.chains.qubic.transaction import Transaction
+from qubix.treasury import watching
 from qubix.treasury.receiving import Payment
 from qubix.treasury.watch_store import Noted
 from qubix.treasury.witnesses import Read, Reading
@@ -287,3 +288,21 @@ async def test_p_b21_a_payment_that_is_not_flown_has_no_confirmations(till: Till
         await till.advance(1)
         assert all(count == 0 for _, _, count in await till.incoming(second))
     assert [state for _, state, _ in await till.incoming(second)] == ["GONE"]
+
+
+async def test_what_takes_long_to_catch_up_with_is_read_in_parts_and_the_head_is_looked_at_in_between(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who sends and decides goes by the head: an hour's backlog at five requests a second must not hide it for minutes."""
+    monkeypatch.setattr(watching, "SCAN_S", 0.0)
+    user, address = await till.user()
+    till.pay(address, 500)
+    till.devnet.step(10 * watching.TICKS_AT_ONCE)
+    before = await till.state()
+    await till.treasurer.watcher.look()
+    assert await till.treasurer.watcher.scan() == watching.TICKS_AT_ONCE
+    till.devnet.step(5)
+    await till.treasurer.watch()
+    after = await till.state()
+    assert (after.head - before.head, after.processed - after.cursor) == (10 * watching.TICKS_AT_ONCE + 5, 3)
+    assert await till.wallet(user) == 500
