@@ -19,7 +19,7 @@ LOOK_INTERVAL_S: Final = 1.0
 UNSEEN_S: Final = 120.0
 """How long a payment that was just sent may stay unseen by the chain before it is no longer waited for."""
 CONFIRMATIONS: Final = 3
-COLUMNS: Final = ("when", "what", "amount", "balance after", "job", "transaction")
+COLUMNS: Final = ("when", "what", "amount", "balance after", "job or withdrawal", "transaction")
 
 Row = Mapping[str, Any]
 
@@ -31,15 +31,26 @@ def moved(units: int, change: int) -> str:
 
 def cells(row: Row, *, terminal: bool) -> tuple[Any, ...]:
     """A row of the history's table. Args: terminal, a link to click instead of the whole address."""
-    what = row["type"] + (f" ({row['status']}{counted(row)})" if row["status"] != "completed" else "")
     return (
         ago(row["created_at"]),
-        what,
+        kind(row),
         moved(row["amount"], row["change"]),
         amount(row["balance"]),
-        row["job_id"],
+        row["job_id"] or (row["id"] if row.get("cancellable") else None),
         link(row, terminal=terminal),
     )
+
+
+def kind(row: Row) -> str:
+    """`withdrawal (pending) to CELKIKEVOA…`: what it is, how far, and of a withdrawal where it goes."""
+    stands = "called off" if called_off(row) else f"{row['status']}{counted(row)}"
+    to = row.get("address") if row["type"] == "withdrawal" else None
+    return f"{row['type']}{f' ({stands})' if row['status'] != 'completed' else ''}{f' to {bare(to)[:10]}…' if to else ''}"
+
+
+def called_off(row: Row) -> bool:
+    """Whether its owner called this withdrawal off."""
+    return row.get("chain_state") == "cancelled"
 
 
 def counted(row: Row) -> str:
@@ -64,6 +75,8 @@ def sentence(row: Row) -> str:
         return f"{subject}: {bare(row['detail']) or 'failed'}"
     if row["status"] == "unknown":
         return f"{subject}: {bare(row['detail']) or 'a person looks at it'}"
+    if needs_a_person(row):
+        return f"{subject}: {bare(row['detail'])}"
     wait_s = row.get("expected_wait_s")
     how_long = (
         "delayed: the chain does not advance" if row.get("delayed") else f"about {spoken(wait_s)} still" if wait_s else "any moment now"
@@ -72,6 +85,11 @@ def sentence(row: Row) -> str:
     if row["type"] == "withdrawal" and row.get("tx_id"):
         seen = f"signed for tick {row['tick']}, {seen}"
     return f"{subject}: {seen}, {how_long}"
+
+
+def needs_a_person(row: Row) -> bool:
+    """Whether nothing goes on before an operator has looked: waiting for it here would not end."""
+    return row["status"] == "unknown" or (row["status"] == "pending" and row.get("chain_state") in ("approval", "halted"))
 
 
 def fetch(client: Client, *, items_max: int, **filters: Any) -> list[Row]:
@@ -118,7 +136,7 @@ class Teller:
 
 
 def follow(client: Client, entry_id: str, tell: Callable[[Row], None]) -> Row | None:
-    """Tell how a transaction goes until its status is no longer pending; None if the chain has not shown it within UNSEEN_S."""
+    """Tell how a transaction goes until it has ended or needs a person; None if the chain has not shown it within UNSEEN_S."""
     waited_s = 0.0
     seen = False
     while True:
@@ -126,7 +144,7 @@ def follow(client: Client, entry_id: str, tell: Callable[[Row], None]) -> Row | 
             row: Row = client.get(f"{PATH}/{entry_id}")
             seen = True
             tell(row)
-            if row["status"] != "pending":
+            if row["status"] != "pending" or needs_a_person(row):
                 return row
         except ApiError as error:
             if error.status != 404 or seen:
@@ -158,7 +176,7 @@ def code_of(row: Row | None) -> ExitCode:
     """The exit code for where a transaction stands."""
     if row is None or row["status"] in ("pending", "unknown"):
         return ExitCode.NOT_FINISHED
-    if row.get("chain_state") == "cancelled":
+    if called_off(row):
         return ExitCode.CANCELLED
     return ExitCode.DONE if row["status"] == "completed" else ExitCode.FAILED
 

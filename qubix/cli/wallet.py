@@ -146,7 +146,9 @@ def history(
     rows = [cells(item, terminal=out.terminal.is_terminal) for item in items]
     out.show(table("History", COLUMNS, rows, right=("amount", "balance after")))
     jobs = [item["job_id"] for item in items if item["job_id"]]
-    out.finish({"items": items}, then=("qubix wallet", f"qubix show {jobs[0]}" if jobs else "qubix jobs"))
+    then = ["qubix wallet", f"qubix show {jobs[0]}" if jobs else "qubix jobs"]
+    then += [f"qubix wallet cancel {item['id']}" for item in items if item.get("cancellable")][:1]
+    out.finish({"items": items}, then=then)
 
 
 @app.command()

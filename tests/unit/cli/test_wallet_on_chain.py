@@ -175,6 +175,25 @@ def test_the_history_shows_what_comes_first_with_its_count_and_links(monkeypatch
     assert seen[1].params["since"].startswith("20")
 
 
+def test_the_history_shows_where_withdrawals_go_and_which_can_still_be_called_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = ID[:-1] + "2"
+    queued, signed = {**QUEUED, "address": PAYEE}, {**SIGNED, "address": PAYEE, "id": other}
+    told = run(monkeypatch, lambda _: page(queued, signed), "wallet", "history")
+    assert told.exit_code == 0, told.output
+    lines = told.stdout.splitlines()
+    assert f"withdrawal (pending) to {PAYEE[:10]}…" in lines[2]
+    assert ID in lines[2]
+    assert other not in told.stdout, "what is signed cannot be called off"
+    assert f"qubix wallet cancel {ID}" in told.stderr
+
+
+def test_a_withdrawal_that_its_owner_called_off_is_not_said_to_have_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = {**QUEUED, "status": "failed", "chain_state": "cancelled", "cancellable": False, "detail": "called off"}
+    told = run(monkeypatch, lambda _: page(items=(ended,)), "wallet", "history")
+    assert "withdrawal (called off)" in told.stdout
+    assert "failed" not in told.stdout
+
+
 @pytest.mark.parametrize("text", ["yesterday", "-1", "2026-13-01"])
 def test_a_time_that_is_none_is_a_wrong_option(text: str) -> None:
     with pytest.raises(typer.BadParameter):
