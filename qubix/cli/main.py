@@ -6,6 +6,7 @@ import sys
 
 import httpx
 import typer
+from typer.exceptions import TyperException
 
 from qubix import __version__
 from qubix.cli import account, demo, devnet, doctor, escrow, jobs, migrate, offers, provider, run, signer, treasury, up, wallet
@@ -40,7 +41,15 @@ def main() -> None:
     """Entry point of `qubix`."""
     as_json = "--json" in sys.argv
     try:
-        app()
+        if as_json:
+            sys.exit(app(prog_name="qubix", standalone_mode=False))  # else a wrong command line is drawn on stderr, and stdout stays empty
+        app(prog_name="qubix")
+    except TyperException as error:
+        fail(error.format_message(), next_step=_help_of(error), code=WrongUsage.code, as_json=as_json)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        fail("given up", code="aborted", as_json=as_json)
+        sys.exit(int(ExitCode.ERROR))
     except QubixError as error:
         code = error.problem if isinstance(error, ApiError | NotStarted) else error.code
         leave_word(error, code)
@@ -63,6 +72,11 @@ def _code_of(error: QubixError) -> ExitCode:
             return ExitCode.USAGE
         case _:
             return ExitCode.ERROR
+
+
+def _help_of(error: TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context is not None else 'qubix'} --help shows what it takes"
 
 
 def _asked(error: httpx.TransportError) -> str:
