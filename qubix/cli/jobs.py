@@ -12,11 +12,11 @@ import typer
 
 from qubix.cli.client import Client, connect
 from qubix.cli.follow import follow
-from qubix.cli.output import JsonFlag, Output, YesFlag, ago, amount, job_code, table
+from qubix.cli.output import JsonFlag, Output, YesFlag, ago, amount, job_code, plain, table
 from qubix.cli.payment import payment_table
 from qubix.cli.quantities import spoken
 from qubix.cli.screen import Lines, Nowhere, Screen
-from qubix.cli.telling import FINAL, Narrator, progress_of, why_waiting
+from qubix.cli.telling import FINAL, Narrator, one_line, progress_of, why_waiting
 from qubix.kernel.errors import Conflict, NotFound
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
@@ -62,7 +62,8 @@ def show(job_id: JobArgument, as_json: JsonFlag = False) -> None:
     out.show(facts_table(job), *paid_on_chain, attempts_table(job), receipt_table(job))
     then: tuple[str, ...] = (f"qubix logs -f {job_id}", f"qubix cancel {job_id}")
     if job["state"] in FINAL:
-        then = (f"qubix logs {job_id}", f"qubix artefacts {job_id} --download .", f"qubix escrow dispute {job_id}")
+        ran = (f"qubix logs {job_id}", f"qubix artefacts {job_id} --download .", f"qubix escrow dispute {job_id}")
+        then = ran if job["attempts"] else ("qubix jobs", "qubix wallet")
     out.finish(job, then=then, code=job_code(job["state"]))
 
 
@@ -103,7 +104,9 @@ def _follow_logs(out: Output, screen: Screen, client: Client, job_id: str) -> No
         screen.write(line["text"])
 
     job = follow(client, job_id, on_look=narrator.look, on_line=line_came, on_change=lambda _: narrator.flush())
-    then = (f"qubix show {job_id}", f"qubix artefacts {job_id}")
+    why = plain(one_line(job.get("reason_detail") or job.get("reason") or ""))
+    out.note(f"the job is {job['state']}" + (f": {why}" if why else ""))
+    then = (f"qubix show {job_id}", f"qubix artefacts {job_id}" if job["attempts"] else "qubix wallet")
     out.finish({"items": kept, "state": job["state"]}, then=then, code=job_code(job["state"]))
 
 
