@@ -1631,6 +1631,14 @@ CREATE TABLE public.payout_halts (
 );
 COMMENT ON COLUMN public.payout_halts.subject IS '* for all payouts, or the deposit address of the one user whom it stops';
 COMMENT ON COLUMN public.payout_halts.needs_person IS 'it does not end by itself';
+CREATE TABLE public.signer_limits (
+    the_only boolean DEFAULT true NOT NULL,
+    payment_max bigint NOT NULL,
+    user_day_max bigint NOT NULL,
+    wallet_day_max bigint NOT NULL,
+    CONSTRAINT signer_limits_amounts_check CHECK (((payment_max >= 0) AND (user_day_max >= 0) AND (wallet_day_max >= 0))),
+    CONSTRAINT signer_limits_the_only_check CHECK (the_only)
+);
 CREATE VIEW public.payable_holds AS
  SELECT h.id,
     h.account_id,
@@ -1648,9 +1656,11 @@ CREATE VIEW public.payable_holds AS
              JOIN public.payments p ON ((p.id = l.payment_id)))
              JOIN public.holds o ON ((o.id = l.hold_id)))
           WHERE (l.live AND (p.signed_at > (clock_timestamp() - '1 day'::interval)))) AS wallet_day,
-    u.signed_at AS user_signed_at
-   FROM ((((public.holds h
+    u.signed_at AS user_signed_at,
+    ((a.hold_id IS NULL) AND ((h.amount > m.payment_max) OR ((COALESCE(u.amount, (0)::numeric) + (h.amount)::numeric) > (m.user_day_max)::numeric))) AS waits_for_approval
+   FROM (((((public.holds h
      JOIN public.accounts w ON ((w.id = h.account_id)))
+     CROSS JOIN public.signer_limits m)
      LEFT JOIN public.payout_approvals a ON ((a.hold_id = h.id)))
      LEFT JOIN public.chain_addresses d ON ((d.user_id = w.owner_id)))
      LEFT JOIN ( SELECT o.account_id,
@@ -1731,14 +1741,6 @@ CREATE TABLE public.signer_keys (
     sealed bytea NOT NULL
 );
 COMMENT ON COLUMN public.signer_keys.sealed IS 'the seed, encrypted under the signer''s key file';
-CREATE TABLE public.signer_limits (
-    the_only boolean DEFAULT true NOT NULL,
-    payment_max bigint NOT NULL,
-    user_day_max bigint NOT NULL,
-    wallet_day_max bigint NOT NULL,
-    CONSTRAINT signer_limits_amounts_check CHECK (((payment_max >= 0) AND (user_day_max >= 0) AND (wallet_day_max >= 0))),
-    CONSTRAINT signer_limits_the_only_check CHECK (the_only)
-);
 CREATE TABLE public.sweeper_beats (
     name text NOT NULL,
     at timestamp with time zone NOT NULL,
@@ -2449,6 +2451,10 @@ GRANT SELECT ON TABLE public.payout_halts TO qubix_web;
 GRANT SELECT ON TABLE public.payout_halts TO qubix_controller;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.payout_halts TO qubix_treasury;
 GRANT SELECT ON TABLE public.payout_halts TO qubix_signer;
+GRANT SELECT ON TABLE public.signer_limits TO qubix_signer;
+GRANT UPDATE(payment_max) ON TABLE public.signer_limits TO qubix_signer;
+GRANT UPDATE(user_day_max) ON TABLE public.signer_limits TO qubix_signer;
+GRANT UPDATE(wallet_day_max) ON TABLE public.signer_limits TO qubix_signer;
 GRANT SELECT ON TABLE public.payable_holds TO qubix_web;
 GRANT SELECT ON TABLE public.payable_holds TO qubix_treasury;
 GRANT SELECT ON TABLE public.payable_holds TO qubix_signer;
@@ -2470,10 +2476,6 @@ GRANT SELECT ON TABLE public.rulings TO qubix_controller;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.sessions TO qubix_web;
 GRANT SELECT,DELETE ON TABLE public.sessions TO qubix_controller;
 GRANT SELECT,INSERT ON TABLE public.signer_keys TO qubix_signer;
-GRANT SELECT ON TABLE public.signer_limits TO qubix_signer;
-GRANT UPDATE(payment_max) ON TABLE public.signer_limits TO qubix_signer;
-GRANT UPDATE(user_day_max) ON TABLE public.signer_limits TO qubix_signer;
-GRANT UPDATE(wallet_day_max) ON TABLE public.signer_limits TO qubix_signer;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.sweeper_beats TO qubix_controller;
 GRANT SELECT ON TABLE public.sweeper_beats TO qubix_web;
 GRANT SELECT,INSERT,DELETE ON TABLE public.uploads TO qubix_web;

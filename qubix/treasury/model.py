@@ -33,6 +33,7 @@ class ChainState(enum.StrEnum):
     WAITING = "waiting"
     DOUBTFUL = "doubtful"
     QUEUED = "queued"
+    APPROVAL = "approval"
     HALTED = "halted"
     SIGNED = "signed"
     UNKNOWN = "unknown"
@@ -139,11 +140,11 @@ def outlook(head: int, processed: int, tick_s: float, advanced_at: dt.datetime |
     return Outlook(head, processed, tick_s, delayed=not advances)
 
 
-def withdrawal_state(hold: str, payment: str | None, *, live: bool, halted: bool) -> ChainState:
+def withdrawal_state(hold: str, payment: str | None, *, live: bool, halted: bool, waits_for_approval: bool = False) -> ChainState:
     """How far a withdrawal is.
 
     Args: hold and payment, their states in the database, of the payment the latest's, None for none; live, whether that one may still
-        execute; halted, whether payouts are stopped for this user.
+        execute; halted, whether payouts are stopped for this user; waits_for_approval, whether it is past a ceiling and nobody has approved it.
     """
     if hold == "CAPTURED":
         return ChainState.DONE
@@ -151,6 +152,8 @@ def withdrawal_state(hold: str, payment: str | None, *, live: bool, halted: bool
         return ChainState.CANCELLED
     if live:
         return ChainState.UNKNOWN if payment == "UNKNOWN" else ChainState.SIGNED
+    if waits_for_approval:
+        return ChainState.APPROVAL
     return ChainState.HALTED if halted else ChainState.QUEUED
 
 
@@ -172,6 +175,8 @@ def said_of_withdrawal(state: ChainState, tick: int | None, verdict: str, *, die
     match state:
         case ChainState.QUEUED:
             return "waits to be signed" + again
+        case ChainState.APPROVAL:
+            return "above what is paid without a second look: waits for the operator's approval" + again
         case ChainState.HALTED:
             return "payouts are stopped until our figures and the chain's agree; it will be signed then" + again
         case ChainState.SIGNED:

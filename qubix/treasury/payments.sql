@@ -36,8 +36,9 @@ SELECT h.id, h.account_id, w.owner_id AS user_id, h.amount, h.address, h.created
        coalesce(u.amount, 0) AS user_day,
        (SELECT coalesce(sum(o.amount), 0) FROM payment_holds l JOIN payments p ON p.id = l.payment_id JOIN holds o ON o.id = l.hold_id
         WHERE l.live AND p.signed_at > clock_timestamp() - interval '1 day') AS wallet_day,
-       u.signed_at AS user_signed_at
-FROM holds h JOIN accounts w ON w.id = h.account_id LEFT JOIN payout_approvals a ON a.hold_id = h.id LEFT JOIN chain_addresses d ON d.user_id = w.owner_id
+       u.signed_at AS user_signed_at,
+       a.hold_id IS NULL AND (h.amount > m.payment_max OR coalesce(u.amount, 0) + h.amount > m.user_day_max) AS waits_for_approval
+FROM holds h JOIN accounts w ON w.id = h.account_id CROSS JOIN signer_limits m LEFT JOIN payout_approvals a ON a.hold_id = h.id LEFT JOIN chain_addresses d ON d.user_id = w.owner_id
 LEFT JOIN (SELECT o.account_id, sum(o.amount) AS amount, max(p.signed_at) AS signed_at
            FROM payment_holds l JOIN payments p ON p.id = l.payment_id JOIN holds o ON o.id = l.hold_id
            WHERE l.live AND p.signed_at > clock_timestamp() - interval '1 day' GROUP BY o.account_id) u ON u.account_id = h.account_id

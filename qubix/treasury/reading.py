@@ -39,8 +39,9 @@ SELECT h.id, h.state AS hold, h.address, p.state AS payment, p.tx_id, p.tick, p.
        EXISTS (SELECT 1 FROM payment_holds l WHERE l.hold_id = h.id AND NOT l.live) AS died,
        coalesce((SELECT processed FROM chain_state), 0) AS processed,
        EXISTS (SELECT 1 FROM payout_halts s LEFT JOIN chain_addresses d ON d.identity = s.subject JOIN accounts w ON w.id = h.account_id
-               WHERE s.subject = '*' OR d.user_id = w.owner_id) AS halted
-FROM holds h LEFT JOIN LATERAL (
+               WHERE s.subject = '*' OR d.user_id = w.owner_id) AS halted,
+       coalesce(v.waits_for_approval, false) AS waits_for_approval
+FROM holds h LEFT JOIN payable_holds v ON v.id = h.id LEFT JOIN LATERAL (
     SELECT p.*, l.live FROM payment_holds l JOIN payments p ON p.id = l.payment_id WHERE l.hold_id = h.id
     ORDER BY l.live DESC, p.signed_at DESC LIMIT 1) p ON true
 WHERE h.id = ANY(:ids)
@@ -124,7 +125,7 @@ def _deposit(row: Any) -> ChainFacts:
 
 
 def _withdrawal(row: Any) -> ChainFacts:
-    state = withdrawal_state(row.hold, row.payment, live=row.live, halted=row.halted)
+    state = withdrawal_state(row.hold, row.payment, live=row.live, halted=row.halted, waits_for_approval=row.waits_for_approval)
     said = said_of_withdrawal(state, row.tick, row.reason or "", died=row.died)
     confirmations = confirmations_of(state, row.tick, row.processed, archived=row.archived)
     in_flight = row.live and state is not ChainState.DONE

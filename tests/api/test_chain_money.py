@@ -253,6 +253,16 @@ async def test_stopped_payouts_are_said_and_do_not_hold_a_withdrawal_fast(desk: 
     assert (held["chain_state"], held["status"], held["delayed"], held["cancellable"]) == ("halted", "pending", True, True)
 
 
+async def test_a_withdrawal_above_a_limit_says_that_the_operator_must_approve_it(desk: ChainDesk, world: World) -> None:
+    anna = await rich(desk, world)
+    await desk.owner.execute(sa.text("UPDATE signer_limits SET payment_max = 59"))
+    row = (await withdraw(anna, 60)).json()
+    assert (row["chain_state"], row["status"], row["expected_wait_s"], row["cancellable"]) == ("approval", "pending", None, True)
+    assert "operator" in row["detail"]
+    await desk.owner.execute(sa.text("INSERT INTO payout_approvals (hold_id, approved_by) VALUES (:hold, 'ops')"), {"hold": row["id"]})
+    assert (await anna.http.get(f"/api/wallets/transactions/{row['id']}")).json()["chain_state"] == "queued"
+
+
 async def test_p_b29_b31_b34_every_row_carries_its_fields_and_its_hash_or_its_ledger_id(desk: ChainDesk, world: World) -> None:
     anna = await rich(desk, world)
     address = await address_of(anna)

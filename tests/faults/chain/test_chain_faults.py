@@ -84,7 +84,7 @@ def test_what_the_network_drops_in_silence_is_signed_anew_once_it_is_dead(world:
 
 @pytest.mark.parametrize(("path", "ticks"), [("/skip", 40), ("/epoch", 0), ("/epoch", 400)])
 def test_a_payment_whose_tick_never_comes_is_signed_anew(world: World, path: str, ticks: int) -> None:
-    """Skipped ticks; a change of epoch that loses what is pending, with and without skipped ticks."""
+    """Skipped ticks; a change of epoch that loses what is pending, with and without skipped ticks: the same bytes, sent again in time, are paid."""
     due = pay_in(world)
     sent = withdraw(world, n=2)
     world.until(lambda: [row for row in world.signed(*sent) if row["broadcasts"]], "a payment is sent")
@@ -92,7 +92,8 @@ def test_a_payment_whose_tick_never_comes_is_signed_anew(world: World, path: str
     lost = world.gives(world.user().address, next(AMOUNTS)) if path == "/skip" else None
     world.comes_to_rest()
     first, *_, last = world.signed(*sent)
-    assert (first["state"], last["state"]) == ("DEAD", "PAID")
+    assert last["state"] == "PAID"
+    assert first["state"] == "DEAD" or (ticks == 0 and first["broadcasts"] > 1)
     assert lost is None or world.value(OWNER, "SELECT count(*) FROM chain_rows WHERE tx_id = $1", lost) == 1
     late = {user: amount for user, amount in due.items() if int(_received(world, user)) == amount}
     credited(world, late)

@@ -214,3 +214,11 @@ def test_analytics_list_busy_days_and_the_sum(monkeypatch: pytest.MonkeyPatch) -
     assert told.exit_code == 0, told.output
     assert "2026-11-01" not in told.stdout
     assert told.stdout.count("1 000 QU") == 2
+
+
+@pytest.mark.parametrize("state", ["approval", "halted"])
+def test_what_waits_for_a_person_is_said_and_not_waited_for(monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    waits = row("withdrawal", chain_state=state, tx_id=None, tick=None, explorer_url=None, detail="the operator looks first", delayed=True)
+    answer = run(monkeypatch, lambda request: waits, "wallet", "withdraw", "70", PAYEE, "-y")
+    assert answer.exit_code == 101
+    assert "the operator looks first" in answer.stdout

@@ -48,6 +48,14 @@ def test_a_withdrawal_is_as_its_hold_and_its_latest_payment_say(
     assert said_of_withdrawal(found, 5, "why", died=payment == "DEAD")
 
 
+@pytest.mark.parametrize("halted", [True, False])
+def test_a_withdrawal_above_a_limit_says_that_it_waits_for_the_operator_until_it_is_signed(halted: bool) -> None:
+    waiting = withdrawal_state("OPEN", None, live=False, halted=halted, waits_for_approval=True)
+    assert waiting is ChainState.APPROVAL
+    assert "operator" in said_of_withdrawal(waiting, None, "", died=False)
+    assert withdrawal_state("OPEN", "SIGNED", live=True, halted=halted, waits_for_approval=True) is ChainState.SIGNED
+
+
 @given(state=st.sampled_from(ChainState), tick=st.none() | st.integers(1, 100), processed=st.integers(0, 200), archived=st.booleans())
 def test_p_b21_b36_three_confirmations_are_shown_of_what_is_done_alone_and_never_more_than_are_archived(
     state: ChainState, tick: int | None, processed: int, archived: bool
