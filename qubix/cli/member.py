@@ -28,6 +28,8 @@ from qubix.kernel.errors import Invalid, Unavailable
 
 ONLINE_TIMEOUT_S: Final = 60.0
 LEAVE_GRACE_S: Final = 1.0
+SUPERVISOR_LOG: Final = "supervisor.log"
+AGENT_FILE: Final = "agent.json"
 _WATCH_INTERVAL_S: Final = 0.2
 _RESTART_FIRST_S: Final = 5.0
 """A machine that fell out of the cluster waits at least this long before it joins again."""
@@ -80,7 +82,6 @@ class Member:
         self.say("comparing versions")
         token = self._admission()
         self.say("measuring the devices")
-        home = Home(plan.home)
         worker_id = worker_id_of(plan.home)
         devices = find_devices(plan.declared, worker_id).devices()
         if not devices:
@@ -90,7 +91,7 @@ class Member:
             )
         self.say("registering")
         self.answer = join(
-            home,
+            Home(plan.home),
             plan.url,
             token,
             worker_id=worker_id,
@@ -198,6 +199,24 @@ class Member:
                     found[f"{member.name}/{member.pid}"] = process
         self.run.processes = found
         runfile.write(self.plan.home, self.run)
+
+
+def made_for_this(home: Path) -> bool:
+    """Whether nothing of a node is in a home yet: it is still to be made, or was made just now by `--detach`, for its log."""
+    return not home.exists() or {entry.name for entry in home.iterdir()} == {SUPERVISOR_LOG}
+
+
+def unmake(home: Path) -> None:
+    """Remove a home that was made for a node that never joined. What `--detach` reads and removes itself stays. Call under the lock."""
+    if (home / AGENT_FILE).exists():
+        return
+    for entry in home.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != SUPERVISOR_LOG:
+            entry.unlink()
+    if not any(home.iterdir()):
+        home.rmdir()
 
 
 def worker_id_of(home: Path) -> str:

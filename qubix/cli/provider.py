@@ -61,7 +61,7 @@ def join(
         run = start_and_wait(line, folder, "the node")
         out.finish(_told(out, run, folder), then=("qubix provider status", "qubix provider price NEW", _leaving(folder)))
         return
-    from qubix.cli.member import Member, Membership  # heavy: only where a node is started
+    from qubix.cli.member import Member, Membership, made_for_this, unmake  # heavy: only where a node is started
 
     head, token = _cluster(address, token_file, data_dir)
     account = config.load()
@@ -78,6 +78,7 @@ def join(
         price_class=price_class,
         owner=seen(owner_pid) if owner_pid else None,
     )
+    fresh = made_for_this(folder)
     with runfile.locked(folder):
         runfile.clear_remains(folder)
         member = Member(plan, say=lambda step: out.note(f"[dim]· {step}[/dim]"))
@@ -97,6 +98,8 @@ def join(
                 if member.answer is not None:
                     out.note("leaving the cluster")
                 member.stop()
+                if fresh:
+                    unmake(folder)
 
 
 @app.command()
