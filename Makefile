@@ -1,7 +1,7 @@
 # Everyday commands. Each makes the environment that it needs first; the second run skips the installation.
 #   make demo [ARGS='--json']   the whole product once, live        make test [ARGS='tests/unit']   the whole suite
 #   make check                  style, types, layers, unit tests    make bench                      the figures
-#   make web                    the page's bundle and API types
+#   make web                    the page's bundle and API types     make install                  only the environment
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -10,8 +10,10 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --constraint constraints.txt --editable
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test check bench web
+.PHONY: install demo test check bench web
 .DELETE_ON_ERROR:
+
+install: $(VENV)/.installed-run
 
 demo: $(VENV)/.installed-run
 	@$(BIN)/qubix demo $(ARGS)

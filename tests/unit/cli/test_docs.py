@@ -89,5 +89,12 @@ def test_readme_opens_with_the_two_commands() -> None:
     assert "make test" in top
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/cli.md"])
+def test_every_make_target_that_a_page_names_is_there(page: str) -> None:
+    made = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z]+)(?=`| +#)", (ROOT / page).read_text()))
+    assert "install" in named <= made
+
+
 def test_the_version_is_told() -> None:
     assert CliRunner().invoke(app, ["version", "--json"]).exit_code == 0
