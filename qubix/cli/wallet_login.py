@@ -38,7 +38,7 @@ def by_wallet(
     if out.as_json or yes or not sys.stdin.isatty():
         if not out.as_json:
             typer.echo(bare(asked["text"]))
-        answer = f"qubix login --wallet {asked['identity']} --nonce {asked['nonce']} --signature …"
+        answer = f"qubix login --url {client.url} --wallet {asked['identity']} --nonce {asked['nonce']} --signature …"
         out.finish({"challenge": asked}, then=(answer,))
         return None
     out.note('Sign exactly the text between the lines with "Sign message" of your wallet, within five minutes:')

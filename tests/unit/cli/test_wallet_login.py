@@ -93,7 +93,8 @@ def test_without_a_terminal_the_first_step_prints_the_text_and_the_second_logs_i
     assert run(monkeypatch, "--wallet", WALLET.identity) == 0
     said = capsys.readouterr()
     assert said.out == ISSUED.text + "\n"
-    assert f"--nonce {ISSUED.nonce} --signature" in said.err
+    again = f"qubix login --url http://platform.example --wallet {WALLET.identity} --nonce {ISSUED.nonce} --signature …"
+    assert again in said.err, "this machine knows no platform yet"
     assert not (tmp_path / "config.json").exists()
     signed = WALLET.sign(Scheme.EXTENSION, ISSUED.text)
     assert run(monkeypatch, "--wallet", WALLET.identity, "--nonce", ISSUED.nonce, "--signature", signed, "--scheme", "extension") == 0
