@@ -14,7 +14,7 @@ import typer
 
 from qubix.cli import runfile
 from qubix.cli.output import JsonFlag, Output, WrongUsage, YesFlag, ago, amount, plain, table
-from qubix.kernel.errors import Conflict, Unavailable
+from qubix.kernel.errors import Conflict, Invalid, Unavailable
 from qubix.kernel.money import Asset, Qu
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def status(data_dir: DataDir = None, url_file: UrlFile = None, as_json: JsonFlag
     unknown = next((row["payment_id"] for row in found["payments"] if row["state"] == "UNKNOWN"), None)
     third = f"qubix treasury decide {unknown} --dead" if unknown else "qubix treasury addresses"
     second = f"qubix treasury resume '{person[0]['subject']}'" if person else "qubix treasury limits"
-    out.finish(found, then=(f"qubix treasury approve {held}", second, third))
+    out.finish(found, then=_there(data_dir, f"qubix treasury approve {held}", second, third))
 
 
 @app.command()
@@ -64,13 +64,16 @@ def approve(
     out, who = Output(as_json), _person(by)
     found = _look(data_dir, url_file, SIGNER, lambda desk: desk.hold(hold))
     if found["state"] != "OPEN":
-        raise Conflict(f"this withdrawal is {found['state'].lower()} already", next_step="qubix treasury status lists those that wait")
+        raise Conflict(
+            f"this withdrawal is {found['state'].lower()} already",
+            next_step=_there(data_dir, "qubix treasury status")[0] + " lists those that wait",
+        )
     if found["approved_by"] is None:
         out.confirm(f"Pay {amount(found['amount'])} to {found['address']}?", yes)
         _look(data_dir, url_file, SIGNER, lambda desk: desk.approve(hold, who), wake="payouts")
         found["approved_by"] = who
     out.show(f"{amount(found['amount'])} approved by {plain(found['approved_by'])}; the signer takes it next")
-    out.finish(found, then=("qubix treasury status", "qubix treasury limits", "qubix treasury addresses"))
+    out.finish(found, then=_there(data_dir, "qubix treasury status", "qubix treasury limits", "qubix treasury addresses"))
 
 
 @app.command()
@@ -96,7 +99,10 @@ def limits(
         _ceilings(data_dir, url_file, wanted)
     rows = [(name.removesuffix("_max").replace("_", " and "), amount(value)) for name, value in _figures(wanted).items()]
     out.show(table("Signed without an approval, per", ("what", ""), rows))
-    out.finish(_figures(wanted), then=("qubix treasury status", "qubix treasury approve HOLD", "qubix treasury limits --payment N"))
+    out.finish(
+        _figures(wanted),
+        then=_there(data_dir, "qubix treasury status", "qubix treasury approve HOLD", "qubix treasury limits --payment N"),
+    )
 
 
 @app.command()
@@ -115,7 +121,7 @@ def resume(
         out.confirm("Are these figures explained, so that payouts may go on?", yes)
     resumed = _look(data_dir, url_file, TREASURY, lambda desk: desk.resume(subject), wake="payouts")
     out.show("payouts go on" if resumed else "payouts go on as soon as the figures of R1 and R2 agree again")
-    out.finish({**found, "resumed": resumed}, then=("qubix treasury status", "qubix treasury addresses", "qubix doctor"))
+    out.finish({**found, "resumed": resumed}, then=_there(data_dir, "qubix treasury status", "qubix treasury addresses", "qubix doctor"))
 
 
 @app.command()
@@ -137,7 +143,10 @@ def decide(
     ended = {True: "PAID", False: "DEAD"}[paid]
     if found["state"] not in ("UNKNOWN", ended):
         why = "it is still being asked about" if found["state"] == "SIGNED" else "that is final"
-        raise Conflict(f"this payment is {found['state'].lower()}: {why}", next_step="qubix treasury status lists those that are unknown")
+        raise Conflict(
+            f"this payment is {found['state'].lower()}: {why}",
+            next_step=_there(data_dir, "qubix treasury status")[0] + " lists those that are unknown",
+        )
     if found["state"] == "UNKNOWN":
         out.show(
             f"{found['kind']} of {amount(found['amount'])} to {found['destination']}, for tick {found['tick']}: {plain(found['reason'])}"
@@ -146,7 +155,7 @@ def decide(
         out.confirm(f"Transaction {found['tx_id']}: {'it has paid' if paid else 'it never paid'}?", yes)
         _run(data_dir, url_file, TREASURY, lambda held: _end(held, found, paid, f"decided by {_person(by)}: {evidence.strip()}"))
     out.show(f"booked as {ended.lower()}")
-    out.finish({**found, "state": ended}, then=("qubix treasury status", "qubix doctor", "qubix treasury addresses"))
+    out.finish({**found, "state": ended}, then=_there(data_dir, "qubix treasury status", "qubix doctor", "qubix treasury addresses"))
 
 
 @app.command()
@@ -163,7 +172,7 @@ def addresses(
     out.show(
         table("Addresses", ("address", "of", "recorded", "user"), rows, right=("recorded",)) if rows else "the signer has made none yet"
     )
-    out.finish({"items": found}, then=("qubix treasury status", "qubix treasury limits", "qubix signer"))
+    out.finish({"items": found}, then=_there(data_dir, "qubix treasury status", "qubix treasury limits", "qubix signer"))
 
 
 _WARNING: Final = {
@@ -255,7 +264,11 @@ def _run(data_dir: Path | None, url_file: Path | None, role: str, act: Callable[
     from qubix.settings import Settings
 
     folder = (data_dir or runfile.default_data_dir()).resolve()
-    url = read_url_file(url_file or folder / "secrets" / f"{role}.url")
+    file = url_file or folder / "secrets" / f"{role}.url"
+    if not file.exists():
+        next_step = "name the platform's folder with --data-dir, or another such file with --url-file"
+        raise Invalid(f"there is no database URL file at {file}", next_step=next_step)
+    url = read_url_file(file)
 
     async def whole() -> T:
         held = open_resources(Settings(), url=url, pool_size=1)
@@ -269,6 +282,12 @@ def _run(data_dir: Path | None, url_file: Path | None, role: str, act: Callable[
     except (sa.exc.OperationalError, sa.exc.InterfaceError, *DRIVER_TROUBLE) as error:
         next_step = f"is it running? {runfile.named('qubix up', folder)} starts it; --url-file names another"
         raise Unavailable(f"the database does not answer ({type(error).__name__})", next_step=next_step) from error
+
+
+def _there(data_dir: Path | None, *commands: str) -> list[str]:
+    """Commands as they must be typed to reach the same platform. A --url-file is not passed on: each command takes its own role's."""
+    folder = (data_dir or runfile.default_data_dir()).resolve()
+    return [runfile.named(command, folder) for command in commands]
 
 
 def _person(by: str | None) -> str:

@@ -1,0 +1,56 @@
+"""`qubix treasury` over a database that is not there, or only looked like: what it says, and what it says to type next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from qubix.cli import runfile, treasury
+from qubix.cli.main import app
+from qubix.kernel.errors import Invalid
+
+HOLD = "0190bbbb-0000-7000-8000-000000000001"
+NOTHING: dict[str, Any] = {"network": "devnet", "chain": None, "halts": [], "waiting": [], "payments": [], "incoming": []}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, found: Any, *arguments: str) -> Any:
+    """A treasury command whose database answers `found`."""
+    monkeypatch.setattr(treasury, "_run", lambda *_: found)
+    return CliRunner().invoke(app, ["treasury", *arguments])
+
+
+@pytest.fixture
+def default_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(runfile, "default_data_dir", lambda: tmp_path / "default")
+    return tmp_path / "default"
+
+
+def test_on_a_folder_of_ones_own_every_hint_names_it(tmp_path: Path, default_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "my platform"
+    waiting = {"hold_id": HOLD, "amount": 5, "address": "A", "since": None, "reason": "needs an approval"}
+    answer = run(monkeypatch, {**NOTHING, "waiting": [waiting]}, "status", "--data-dir", str(folder))
+    place = f"--data-dir '{folder}'"
+    hints = answer.stderr.strip().removeprefix("next:").strip().split("   ")
+    assert hints == [f"qubix treasury {command} {place}" for command in (f"approve {HOLD}", "limits", "addresses")]
+
+
+def test_on_the_default_folder_the_hints_are_bare(default_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--data-dir" not in run(monkeypatch, NOTHING, "status").stderr
+
+
+def test_a_withdrawal_that_is_over_leads_to_those_that_wait_there(
+    tmp_path: Path, default_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = run(monkeypatch, {"state": "SETTLED"}, "approve", HOLD, "--data-dir", str(tmp_path))
+    assert answer.exception.next_step == f"qubix treasury status --data-dir {tmp_path} lists those that wait"
+
+
+def test_where_no_platform_is_the_options_that_name_one_are_told(default_dir: Path) -> None:
+    error = CliRunner().invoke(app, ["treasury", "status"]).exception
+    assert isinstance(error, Invalid)
+    assert str(default_dir) in error.message
+    assert "--data-dir" in error.next_step
+    assert "--url-file" in error.next_step
