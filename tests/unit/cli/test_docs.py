@@ -7,10 +7,13 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from qubix.chains.qubic import identity, keys
+from qubix.chains.qubic.transaction import Transaction
 from qubix.cli import runfile, settings_page, stack
 from qubix.cli.main import app
 from qubix.fabric import head
@@ -47,6 +50,31 @@ def test_every_command_is_in_the_command_lines_page() -> None:
         assert command.callback is not None
         name = command.name or command.callback.__name__
         assert f"qubix {name}" in page or name == "version", name
+
+
+async def test_the_devnet_pages_example_signs_a_payment_for_a_tick_ahead_and_sees_it_executed() -> None:
+    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "devnet.md").read_text(), re.DOTALL)
+    made: dict[str, Any] = {}
+    exec(example.replace("asyncio.run(main(*sys.argv[1:]))", ""), made)  # noqa: S102  (our own page)
+    sent: list[Transaction] = []
+
+    class Rpc:
+        async def tick_info(self) -> SimpleNamespace:
+            return SimpleNamespace(tick=100)
+
+        async def broadcast(self, encoded: bytes) -> None:
+            sent.append(Transaction.from_bytes(encoded))
+
+        async def last_processed(self) -> SimpleNamespace:
+            return SimpleNamespace(tick=200)
+
+        async def transaction(self, tx_id: str) -> object:
+            return tx_id
+
+    payee = identity.encode(keys.public_key_from_subseed(keys.subseed_from_seed("b" * 55)))
+    assert await made["pay"](Rpc(), keys.new_seed(), payee, 70) == sent[0].id
+    assert sent[0].verify()
+    assert (sent[0].amount, sent[0].tick, identity.encode(sent[0].destination)) == (70, 100 + made["TICKS_AHEAD"], payee)
 
 
 def test_readme_says_that_there_is_no_web_page_as_long_as_there_is_none() -> None:
