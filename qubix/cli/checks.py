@@ -19,8 +19,11 @@ from typing import Any, Final
 import httpx
 
 from qubix.cli import config, runfile
+from qubix.cli.processes import alive
+from qubix.cli.treasury import TREASURY
 from qubix.kernel.errors import QubixError
 from qubix.postgres.embedded import OWNER, EmbeddedServer, binaries
+from qubix.postgres.engine import read_url_file
 
 DISK_FREE_MIN_BYTES: Final = 5 << 30
 RAY_SERIES: Final = "2.60"
@@ -198,6 +201,35 @@ def readiness(folder: Path) -> Check:
     return Check("platform", Verdict.OK, f"ready: {', '.join(parts)}", extra={"parts": parts})
 
 
+def network(folder: Path) -> Check:
+    """Which network the ledger's money is on, whether what watches it and what signs run, and whether payouts are halted."""
+    run = runfile.read(folder)
+    if run is None or not run.live:
+        return Check("network", Verdict.NOTE, f"no Qubix runs on {folder}", f"{runfile.named('qubix up', folder)}, then again")
+    url_file = folder / "secrets" / f"{TREASURY}.url"
+    if not os.access(url_file, os.R_OK):
+        return Check("network", Verdict.NOTE, f"{url_file} is not readable for this user", "run as the user who started it")
+    try:
+        found, halts = asyncio.run(_payouts(read_url_file(url_file)))
+    except Exception as error:  # any failure to ask is a finding, not a crash
+        return Check("network", Verdict.FAIL, f"{type(error).__name__}: {error}", f"read the logs in {folder / 'log'}")
+    if found in (None, "none"):
+        return Check("network", Verdict.OK, "none: test money without a chain", extra={"network": found})
+    extra = {"network": found, "halts": halts}
+    away = [name for name in ("treasury", "signer") if name not in run.processes or not alive(run.processes[name])]
+    if away:
+        detail, logs = f"{found}; not running: {' and '.join(away)}", " and ".join(str(folder / "log" / f"{name}.log") for name in away)
+        return Check("network", Verdict.FAIL, detail, f"read {logs}; {runfile.named('qubix treasury status', folder)}", extra)
+    detail = f"{found}; treasury and signer run"
+    if halts:
+        everything = "*" in halts
+        more = f" and {len(halts) - 1} more" if len(halts) > 1 else ""
+        whose = "all payouts are halted" if everything else f"payouts are halted for {halts[0]}{more}"
+        verdict = Verdict.FAIL if everything else Verdict.NOTE
+        return Check("network", verdict, f"{detail}; {whose}", runfile.named("qubix treasury status", folder), extra)
+    return Check("network", Verdict.OK, f"{detail}; payouts go", extra=extra)
+
+
 def platform_answer() -> Check:
     """Whether the platform that this user is logged in at answers and knows the key."""
     try:
@@ -212,6 +244,19 @@ def platform_answer() -> Check:
         return Check("account", Verdict.FAIL, f"{account.url} says {answer.status_code}", "qubix login again")
     user = answer.json()
     return Check("account", Verdict.OK, f"{user['email'] or user['id']} at {account.url}")
+
+
+async def _payouts(url: str) -> tuple[str | None, list[str]]:
+    """The ledger's network, and what payouts are halted of: `*` is all."""
+    import asyncpg
+
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        found = await connection.fetchval("SELECT network FROM ledger_network")
+        halts = await connection.fetch("SELECT subject FROM payout_halts ORDER BY subject")
+    finally:
+        await connection.close()
+    return found, [row["subject"] for row in halts]
 
 
 async def _audit(url: str) -> list[str]:

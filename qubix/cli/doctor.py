@@ -53,6 +53,7 @@ def examine(folder: Path, *, provider: bool = False, consumer: bool = False) -> 
     if everything:
         yield checks.postgres()
         yield checks.database(folder)
+        yield checks.network(folder)
         yield checks.readiness(folder)
     if everything or consumer:
         yield checks.platform_answer()

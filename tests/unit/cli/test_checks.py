@@ -37,3 +37,46 @@ def test_a_ready_stack_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_where_nothing_runs_there_is_nothing_to_ask(tmp_path: Path) -> None:
     assert checks.readiness(tmp_path).verdict is Verdict.NOTE
+
+
+def money(folder: Path, monkeypatch: pytest.MonkeyPatch, network: str, halts: list[str], running: tuple[str, ...]) -> None:
+    """A stack that lives, with these processes, and what its database says."""
+
+    async def answer(url: str) -> tuple[str, list[str]]:
+        assert url == "postgresql://treasury"
+        return network, halts
+
+    me = seen(os.getpid())
+    assert me is not None
+    runfile.write(folder, RunFile(supervisor=me, processes=dict.fromkeys(running, me)))
+    file = folder / "secrets" / "qubix_treasury.url"
+    file.parent.mkdir()
+    file.write_text("postgresql://treasury")
+    file.chmod(0o600)
+    monkeypatch.setattr(checks, "_payouts", answer)
+
+
+BOTH = ("treasury", "signer")
+
+
+@pytest.mark.parametrize(
+    ("network", "halts", "running", "verdict", "detail"),
+    [
+        ("none", [], (), Verdict.OK, "none: test money without a chain"),
+        ("devnet", [], BOTH, Verdict.OK, "devnet; treasury and signer run; payouts go"),
+        ("devnet", [], ("treasury",), Verdict.FAIL, "devnet; not running: signer"),
+        ("mainnet", ["*", "A"], BOTH, Verdict.FAIL, "mainnet; treasury and signer run; all payouts are halted"),
+        ("mainnet", ["A"], BOTH, Verdict.NOTE, "mainnet; treasury and signer run; payouts are halted for A"),
+    ],
+)
+def test_the_network_row_tells_who_runs_and_whether_payouts_go(
+    network: str, halts: list[str], running: tuple[str, ...], verdict: Verdict, detail: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    money(tmp_path, monkeypatch, network, halts, running)
+    found = checks.network(tmp_path)
+    assert (found.verdict, found.detail) == (verdict, detail)
+    assert (verdict is Verdict.OK) or "qubix treasury status" in found.next_step
+
+
+def test_without_a_stack_the_network_is_not_known(tmp_path: Path) -> None:
+    assert checks.network(tmp_path).verdict is Verdict.NOTE
