@@ -68,3 +68,26 @@ def test_with_json_a_command_that_is_right_ends_as_it_always_did(
 ) -> None:
     assert run(monkeypatch, "version", "--json") == 0
     assert "version" in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("line", "option", "dates"),
+    [
+        ("wallet history --since 2026-13-01", "--since", True),
+        ("wallet history --until soon", "--until", True),
+        ("run mnist --max-duration abc", "--max-duration", False),
+        ("run mnist --vram 24XB", "--vram", None),
+    ],
+)
+def test_a_quantity_that_cannot_be_read_is_told_with_its_option_and_what_that_takes(
+    line: str, option: str, dates: bool | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *line.split(), "--json") == 2
+    detail = json.loads(capsys.readouterr().out)["error"]["detail"]
+    assert f"'{option}'" in detail
+    assert repr(line.split()[-1]) in detail
+    if dates is not None:
+        assert "a duration such as 90s, 15min, 2h or 7d" in detail
+        assert ("2026-11-22" in detail) is dates
+    assert run(monkeypatch, *line.split()) == 2
+    assert option in capsys.readouterr().err
