@@ -300,13 +300,15 @@ def _written(figures: Any) -> str:
 
 def _show_status(out: Output, found: dict[str, Any]) -> None:
     chain = found["chain"]
-    if chain is None:
+    if found["network"] == "none":
+        out.show("network none: this ledger has no chain, and the treasury nothing to do")
+    elif chain is None:
         out.show(f"network {found['network']}: the treasury has not looked at the chain yet")
     else:
         rows = [
             ("network", found["network"]),
             ("tick", f"{chain['head']}, archived to {chain['processed']}, booked to {chain['cursor']}"),
-            ("epoch", f"{chain['epoch']}, advanced {ago(chain['advanced_at'])}"),
+            ("epoch", f"{chain['epoch']}; the archive advanced {ago(chain['advanced_at'])}"),
             ("hot", found["addresses"].get("hot")),
             ("house", f"{found['addresses'].get('house') or '-'}  {amount(found['house'])}"),
             ("in suspense", amount(found["suspense"])),

@@ -54,3 +54,14 @@ def test_where_no_platform_is_the_options_that_name_one_are_told(default_dir: Pa
     assert str(default_dir) in error.message
     assert "--data-dir" in error.next_step
     assert "--url-file" in error.next_step
+
+
+def test_a_ledger_without_a_chain_is_told_as_such(default_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "this ledger has no chain" in run(monkeypatch, {**NOTHING, "network": "none"}, "status").stdout
+    assert "not looked at the chain yet" in run(monkeypatch, NOTHING, "status").stdout
+
+
+def test_what_advanced_is_the_archive_not_the_epoch(default_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = {"head": 9, "processed": 8, "cursor": 7, "epoch": 200, "advanced_at": "2026-11-01T00:00:00+00:00"}
+    found = {**NOTHING, "chain": chain, "addresses": {}, "house": 1, "suspense": 0, "free_addresses": 3}
+    assert "200; the archive advanced " in run(monkeypatch, found, "status").stdout
