@@ -14,21 +14,25 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from qubix.kernel.errors import Conflict, NotFound
+from qubix.kernel.money import written
 from qubix.ledger.model import Code
 from qubix.postgres.call import Caller
 
 LISTED_MAX: Final = 100
 """Rows of one kind in a status."""
 
-# Why a hold waits: the first of these that is so.
+# Why a hold waits: the first of these that is so; "{}" stands for the ceiling.
 _WAITING: Final = """
 SELECT h.id AS hold_id, h.amount, h.address, h.created_at AS since,
        CASE WHEN h.halted THEN 'payouts are halted'
             WHEN h.approved THEN 'approved, goes next'
-            WHEN h.amount > m.payment_max THEN 'needs an approval: above ' || m.payment_max || ' for a payment'
-            WHEN h.user_day + h.amount > m.user_day_max THEN 'needs an approval: above ' || m.user_day_max || ' for a user and day'
-            WHEN h.wallet_day + h.amount > m.wallet_day_max THEN 'needs an approval: above ' || m.wallet_day_max || ' for the wallet and day'
-            ELSE 'goes next' END AS reason
+            WHEN h.amount > m.payment_max THEN 'needs an approval: above {} for a payment'
+            WHEN h.user_day + h.amount > m.user_day_max THEN 'needs an approval: above {} for a user and day'
+            WHEN h.wallet_day + h.amount > m.wallet_day_max THEN 'needs an approval: above {} for the wallet and day'
+            ELSE 'goes next' END AS reason,
+       CASE WHEN h.amount > m.payment_max THEN m.payment_max
+            WHEN h.user_day + h.amount > m.user_day_max THEN m.user_day_max
+            ELSE m.wallet_day_max END AS ceiling
 FROM payable_holds h CROSS JOIN signer_limits m ORDER BY h.created_at, h.id LIMIT :most
 """
 _PAYMENTS: Final = """
@@ -59,6 +63,11 @@ SELECT subject FROM kept
 Row = dict[str, Any]
 
 
+def explained(row: Row) -> Row:
+    """A hold that waits, its ceiling written into the reason."""
+    return {name: value for name, value in row.items() if name != "ceiling"} | {"reason": row["reason"].format(written(row["ceiling"]))}
+
+
 class Oversight:
     """Over one transaction's connection."""
 
@@ -77,7 +86,7 @@ class Oversight:
             "network": await self._connection.scalar(sa.text("SELECT network FROM ledger_network")),
             "chain": chain[0] if chain else None,
             "halts": await self._rows("SELECT subject, rule, figures, needs_person, since FROM payout_halts ORDER BY since"),
-            "waiting": await self._rows(_WAITING, most=LISTED_MAX),
+            "waiting": [explained(row) for row in await self._rows(_WAITING, most=LISTED_MAX)],
             "payments": await self._rows(_PAYMENTS, most=LISTED_MAX),
             "incoming": await self._rows(_DOUBTFUL, most=LISTED_MAX),
             "suspense": posted.get("suspense", 0),

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from qubix.cli import runfile, treasury
 from qubix.cli.main import app
 from qubix.kernel.errors import Invalid
+from qubix.treasury.oversight import explained
 
 HOLD = "0190bbbb-0000-7000-8000-000000000001"
 NOTHING: dict[str, Any] = {"network": "devnet", "chain": None, "halts": [], "waiting": [], "payments": [], "incoming": []}
@@ -65,3 +66,9 @@ def test_what_advanced_is_the_archive_not_the_epoch(default_dir: Path, monkeypat
     chain = {"head": 9, "processed": 8, "cursor": 7, "epoch": 200, "advanced_at": "2026-11-01T00:00:00+00:00"}
     found = {**NOTHING, "chain": chain, "addresses": {}, "house": 1, "suspense": 0, "free_addresses": 3}
     assert "200; the archive advanced " in run(monkeypatch, found, "status").stdout
+
+
+def test_a_ceiling_in_a_reason_is_written_as_every_amount() -> None:
+    row = {"hold_id": HOLD, "reason": "needs an approval: above {} for a payment", "ceiling": 200_000}
+    assert explained(row) == {"hold_id": HOLD, "reason": "needs an approval: above 200 000 QU for a payment"}
+    assert explained({"reason": "goes next", "ceiling": 200_000}) == {"reason": "goes next"}
