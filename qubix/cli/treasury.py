@@ -14,7 +14,7 @@ import typer
 
 from qubix.cli import runfile
 from qubix.cli.output import JsonFlag, Output, WrongUsage, YesFlag, ago, amount, plain, table
-from qubix.kernel.errors import Conflict, Invalid, Unavailable
+from qubix.kernel.errors import Conflict, Invalid, QubixError, Unavailable
 from qubix.kernel.money import Asset, Qu
 
 if TYPE_CHECKING:
@@ -279,6 +279,10 @@ def _run(data_dir: Path | None, url_file: Path | None, role: str, act: Callable[
 
     try:
         return asyncio.run(whole())
+    except QubixError as error:
+        listing = "qubix treasury status"
+        error.next_step = error.next_step.replace(listing, _there(data_dir, listing)[0])
+        raise
     except (sa.exc.OperationalError, sa.exc.InterfaceError, *DRIVER_TROUBLE) as error:
         next_step = f"is it running? {runfile.named('qubix up', folder)} starts it; --url-file names another"
         raise Unavailable(f"the database does not answer ({type(error).__name__})", next_step=next_step) from error

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from qubix import bootstrap
 from qubix.cli import runfile, treasury
 from qubix.cli.main import app
-from qubix.kernel.errors import Invalid
+from qubix.kernel.errors import Invalid, NotFound
 from qubix.treasury.oversight import explained
 
 HOLD = "0190bbbb-0000-7000-8000-000000000001"
@@ -47,6 +48,21 @@ def test_a_withdrawal_that_is_over_leads_to_those_that_wait_there(
 ) -> None:
     answer = run(monkeypatch, {"state": "SETTLED"}, "approve", HOLD, "--data-dir", str(tmp_path))
     assert answer.exception.next_step == f"qubix treasury status --data-dir {tmp_path} lists those that wait"
+
+
+def test_what_the_database_does_not_know_leads_to_what_it_does(tmp_path: Path, default_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nothing:
+        async def close(self) -> None: ...
+
+    async def look(_: object) -> None:
+        raise NotFound("there is no payment x", next_step="qubix treasury status lists those that are not settled")
+
+    monkeypatch.setattr(bootstrap, "open_resources", lambda *_, **__: Nothing())
+    file = tmp_path / "role.url"
+    file.touch(mode=0o600)
+    with pytest.raises(NotFound) as refused:
+        treasury._run(tmp_path, file, treasury.TREASURY, look)
+    assert refused.value.next_step == f"qubix treasury status --data-dir {tmp_path} lists those that are not settled"
 
 
 def test_where_no_platform_is_the_options_that_name_one_are_told(default_dir: Path) -> None:
