@@ -81,7 +81,8 @@ class Running:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Running]:
     """What a test gets under this name is its thread's world; here it is where to wait for the test."""
-    worlds = Worlds(lambda: tmp_path_factory.mktemp("chain"))
+    base = tmp_path_factory.mktemp("chain")
+    worlds = Worlds(lambda: Path(tempfile.mkdtemp(dir=base)))
     running = Running(worlds, [item for item in request.session.items if isinstance(item, pytest.Function) and _needs_world(item)])
     try:
         yield running
