@@ -375,7 +375,8 @@ class _Shower:
                 "chain_state": facts.state,
                 "detail": facts.reason,
                 "expected_wait_s": self.outlook.wait_s(facts.tick if facts.in_flight else None) if known else None,
-                "delayed": pending and (self.outlook.delayed or facts.state in (ChainState.APPROVAL, ChainState.HALTED, ChainState.UNKNOWN)),
+                "delayed": pending
+                and (self.outlook.delayed or facts.state in (ChainState.APPROVAL, ChainState.HALTED, ChainState.UNKNOWN)),
                 "cancellable": pending and not facts.in_flight,
             }
         )
