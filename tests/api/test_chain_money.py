@@ -263,7 +263,7 @@ async def test_a_withdrawal_above_a_limit_says_that_the_operator_must_approve_it
     assert (await anna.http.get(f"/api/wallets/transactions/{row['id']}")).json()["chain_state"] == "queued"
 
 
-async def test_p_b29_b31_b34_every_row_carries_its_fields_and_its_hash_or_its_ledger_id(desk: ChainDesk, world: World) -> None:
+async def test_p_b34_every_row_carries_its_fields_and_its_hash_or_its_ledger_id(desk: ChainDesk, world: World) -> None:
     anna = await rich(desk, world)
     address = await address_of(anna)
     for _ in range(3):

@@ -21,7 +21,7 @@ def opened(devnet: Devnet, link: str) -> httpx.Response:
     return found
 
 
-def test_p_b14_b35_the_link_of_a_transaction_opens_its_hash_before_and_after_it_executes(devnet: Devnet) -> None:
+def test_p_b35_the_link_of_a_transaction_opens_its_hash_before_and_after_it_executes(devnet: Devnet) -> None:
     links = Explorer(f"{devnet.url}/network")
     sent = ALICE.pays(BOB.key, 12_345, devnet.tick + 3, payload=b"<script>qubix:job:1</script>")
     unknown = opened(devnet, links.transaction(sent.id))
