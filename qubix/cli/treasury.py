@@ -159,6 +159,33 @@ def decide(
 
 
 @app.command()
+def book(
+    address: Annotated[str, typer.Argument(help="One of our addresses, whose surplus stops payouts.")],
+    evidence: Annotated[str, typer.Option(help="What it is and where that was seen: it stays with the books.")] = "",
+    payer: Annotated[str, typer.Option(help="Whose money it was: the contract's identity.")] = "",
+    by: By = None,
+    data_dir: DataDir = None,
+    url_file: UrlFile = None,
+    yes: YesFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Book money that came without a transaction, as a contract pays. Never what a transaction brought: that is credited by itself."""
+    if not evidence.strip() or not payer.strip():
+        raise WrongUsage("say what it is, and whose it was", next_step="--evidence 'where it was seen' and --payer IDENTITY")
+    out = Output(as_json)
+    found = _look(data_dir, url_file, TREASURY, lambda desk: desk.surplus(address))
+    surplus = found["balance"] - found["recorded"]
+    where = {"user": "its user's wallet" if found["user_id"] else "suspense", "house": "the house's account"}.get(
+        found["purpose"], "suspense"
+    )
+    out.show(f"{address} has {amount(found['balance'])} in tick {found['tick']}, {amount(found['recorded'])} are recorded")
+    out.confirm(f"Book {amount(surplus)} to {where}?", yes)
+    _run(data_dir, url_file, TREASURY, lambda held: _book(held, found, payer.strip(), f"booked by {_person(by)}: {evidence.strip()}"))
+    out.show(f"{amount(surplus)} booked; payouts go on as soon as the figures were judged again")
+    out.finish({**found, "booked": surplus}, then=_there(data_dir, "qubix treasury status", "qubix doctor", "qubix treasury addresses"))
+
+
+@app.command()
 def addresses(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most to list.")] = 50,
     data_dir: DataDir = None,
@@ -214,6 +241,25 @@ async def _end(held: Resources, payment: dict[str, Any], paid: bool, proof: str)
         s.wake("payouts")
     if code < 0:
         refuse(code, f"payment {payment['payment_id']}")
+
+
+async def _book(held: Resources, found: dict[str, Any], payer: str, proof: str) -> None:
+    """A deposit that no transaction names: once per address and tick."""
+    from qubix.bootstrap import scope
+    from qubix.ledger.model import Code, refuse
+    from qubix.treasury.books import chain_event
+    from qubix.treasury.store import Deposit, TreasuryStore
+
+    address, tick, surplus = found["address"], found["tick"], Qu(found["balance"] - found["recorded"])
+    named = f"no transaction/{address}/{tick}"
+    async with scope(held) as s:
+        [code] = await TreasuryStore(s.connection).deposit([Deposit(named, 0, Asset.QUBIC, surplus, address, tick, proof, payer)])
+        if code is Code.DONE and found["user_id"] is not None:
+            said = {"tx_id": None, "state": "credited", "confirmations": 3, "amount": surplus, "tick": tick, "address": address}
+            s.outbox.add(chain_event(found["user_id"], "deposit", surplus, found["user_id"], said))
+        s.wake("jobs")
+    if code < 0:
+        refuse(code, f"the surplus of {address}")
 
 
 def _look(

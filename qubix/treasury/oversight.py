@@ -133,6 +133,21 @@ class Oversight:
             )
         return await self._connection.scalar(sa.text(_RESUME), {"s": subject}) is None
 
+    async def surplus(self, address: str) -> Row:
+        """What one of our addresses has more than is recorded, by the figures of R1 that stop payouts now.
+
+        Raises: NotFound for an address whose figures agree, or were not judged yet; Conflict where money is missing.
+        """
+        sql = """SELECT a.identity AS address, a.purpose, a.user_id, (s.figures->'R1'->a.identity->>'balance')::bigint AS balance,
+                        (s.figures->'R1'->a.identity->>'recorded')::bigint AS recorded, (s.figures->'R1'->a.identity->>'tick')::bigint AS tick
+                 FROM chain_addresses a JOIN payout_halts s ON s.figures->'R1' ? a.identity WHERE a.identity = :address LIMIT 1"""
+        found = await self._rows(sql, address=address)
+        if not found:
+            raise NotFound(f"no figures of {address} stop payouts", next_step="qubix treasury status shows those that do")
+        if found[0]["balance"] <= found[0]["recorded"]:
+            raise Conflict("that address has less than is recorded: there is nothing to book", next_step="find out where its money went")
+        return found[0]
+
     async def payment(self, named: str) -> Row:
         """A payment by its id, or its transaction's. Raises: NotFound."""
         sql = """SELECT p.id AS payment_id, p.kind, p.state, p.reason, p.tx_id, p.tick, p.amount, p.fee, p.source, p.destination, p.signed_at,

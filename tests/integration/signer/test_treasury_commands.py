@@ -21,7 +21,7 @@ from tests.integration.ledger.people import problems
 from tests.integration.signer.conftest import START_S, World
 
 PAYEE = Person(740)
-ROLES = {"resume": "qubix_treasury", "decide": "qubix_treasury"}
+ROLES = {"resume": "qubix_treasury", "decide": "qubix_treasury", "book": "qubix_treasury"}
 
 
 async def said(world: World, command: str, *arguments: str, as_json: bool = True) -> Any:
@@ -218,3 +218,29 @@ async def test_the_signer_runs_in_the_foreground_with_a_key_that_it_was_told_to_
     assert wrong.returncode == 1, "this database's seeds are sealed under another key"
     assert json.loads(wrong.stdout)["key_file"] == str(key)
     assert "seed_not_opened" in wrong.stderr
+
+
+async def test_money_that_came_without_a_transaction_is_booked_once_to_whom_its_address_belongs(world: World) -> None:
+    ann = await world.user(0)
+    address = await world.value("SELECT identity FROM chain_addresses WHERE user_id = :ann", ann=ann)
+    evidence = ("--evidence", "event log of tick 900", "--payer", "CONTRACT")
+    with pytest.raises(NotFound, match="no figures"):
+        await said(world, "book", address, *evidence, "-y")
+    with pytest.raises(WrongUsage):
+        await said(world, "book", address, "-y")
+    figures = json.dumps({"R1": {address: {"balance": 70, "recorded": 0, "tick": 900}}})
+    await world.value(
+        "INSERT INTO payout_halts (subject, rule, figures) VALUES (:a, 'R1', :figures) RETURNING 1", a=address, figures=figures
+    )
+    assert (await said(world, "book", address, *evidence, "-y"))["booked"] == 70
+    await said(world, "book", address, *evidence, "-y")
+    assert await world.value("SELECT posted FROM accounts WHERE owner_id = :ann AND kind = 'wallet' AND asset = 1", ann=ann) == 70
+    assert await world.value("SELECT sum(amount) FROM chain_rows WHERE address = :a", a=address) == 70
+
+
+async def test_what_is_missing_at_an_address_is_not_booked(world: World) -> None:
+    hot = await world.address("hot")
+    figures = json.dumps({"R1": {hot: {"balance": 5, "recorded": 70, "tick": 900}}})
+    await world.value("INSERT INTO payout_halts (subject, rule, figures) VALUES ('*', 'R1', :figures) RETURNING 1", figures=figures)
+    with pytest.raises(Conflict, match="less than is recorded"):
+        await said(world, "book", hot, "--evidence", "seen", "--payer", "CONTRACT", "-y")
