@@ -2003,7 +2003,6 @@ CREATE INDEX blobs_unreferenced_idx ON public.blobs USING btree (unreferenced_si
 CREATE INDEX chain_addresses_free_idx ON public.chain_addresses USING btree (made_at) WHERE ((purpose = 'user'::text) AND (user_id IS NULL));
 CREATE UNIQUE INDEX chain_addresses_purpose_key ON public.chain_addresses USING btree (purpose) WHERE (purpose <> 'user'::text);
 CREATE INDEX chain_rows_address_tick_idx ON public.chain_rows USING btree (address, tick);
-CREATE INDEX chain_rows_tx_id_idx ON public.chain_rows USING btree (tx_id);
 CREATE INDEX checkpoints_sha256_idx ON public.checkpoints USING btree (sha256);
 CREATE INDEX device_leases_holder_idx ON public.device_leases USING btree (holder_id);
 CREATE INDEX device_metrics_device_id_at_idx ON ONLY public.device_metrics USING btree (device_id, at DESC);

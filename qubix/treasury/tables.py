@@ -33,7 +33,6 @@ chain_rows = sa.Table(
     sa.CheckConstraint("CASE kind WHEN 'deposit' THEN amount > 0 WHEN 'sweep' THEN amount <> 0 ELSE amount < 0 END", name="amount"),
     sa.CheckConstraint("length(tx_id) BETWEEN 1 AND 200 AND index >= 0 AND tick >= 0 AND length(second_proof) > 0", name="proved"),
     sa.Index("chain_rows_address_tick_idx", "address", "tick"),
-    sa.Index("chain_rows_tx_id_idx", "tx_id"),
 )
 
 chain_addresses = sa.Table(
