@@ -122,16 +122,16 @@ DECLARE ids uuid[]; targets bigint[]; chains bigint[]; codes integer[];
 BEGIN
   IF coalesce(cardinality(p_tx_ids), 0) = 0 THEN RETURN '{}'; END IF;
   IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN array_fill(-7, ARRAY[cardinality(p_tx_ids)]); END IF;
+  WITH p AS MATERIALIZED (
+    SELECT asset, max(id) FILTER (WHERE kind = 'suspense') AS suspense, max(id) FILTER (WHERE kind = 'house') AS house, max(id) FILTER (WHERE kind = 'chain') AS chain
+    FROM accounts WHERE owner_id IS NULL GROUP BY asset)
   SELECT array_agg(chain_row_id('deposit', i.asset, i.tx_id, i.index) ORDER BY i.n), array_agg(CASE a.purpose WHEN 'house' THEN p.house ELSE coalesce(w.id, p.suspense) END ORDER BY i.n),
          array_agg(p.chain ORDER BY i.n)
   INTO ids, targets, chains
   FROM unnest(p_tx_ids, p_indexes, p_assets, p_addresses) WITH ORDINALITY AS i (tx_id, index, asset, address, n)
   LEFT JOIN chain_addresses a ON a.identity = i.address
   LEFT JOIN LATERAL (SELECT id FROM accounts w WHERE w.owner_id = a.user_id AND w.asset = i.asset AND w.kind = 'wallet') w ON true
-  LEFT JOIN (SELECT s.asset, s.id AS suspense, h.id AS house, c.id AS chain FROM accounts s
-             JOIN accounts c ON c.asset = s.asset AND c.kind = 'chain' AND c.owner_id IS NULL
-             JOIN accounts h ON h.asset = s.asset AND h.kind = 'house' AND h.owner_id IS NULL
-             WHERE s.kind = 'suspense' AND s.owner_id IS NULL) p ON p.asset = i.asset;
+  LEFT JOIN p ON p.asset = i.asset;
   PERFORM 1 FROM accounts WHERE id = ANY(targets || chains) ORDER BY id FOR NO KEY UPDATE;
   codes := deposit_codes(ids, p_assets, p_amounts, p_addresses, targets);
   IF array_position(codes, 0) IS NULL THEN RETURN codes; END IF;
