@@ -212,7 +212,7 @@ async def _end(held: Resources, payment: dict[str, Any], paid: bool, proof: str)
     """Book the decision: each hold, the fee, the end, each in a transaction of its own and each repeatable."""
     from qubix.bootstrap import scope
     from qubix.ledger.model import Code, refuse
-    from qubix.treasury.books import chain_event
+    from qubix.treasury.model import chain_event
     from qubix.treasury.oversight import Oversight
     from qubix.treasury.store import TreasuryStore
 
@@ -244,15 +244,18 @@ async def _end(held: Resources, payment: dict[str, Any], paid: bool, proof: str)
 
 
 async def _book(held: Resources, found: dict[str, Any], payer: str, proof: str) -> None:
-    """A deposit that no transaction names: once per address and tick."""
+    """A deposit that no transaction names: once per address and tick, and only while the figures that were agreed to still stand."""
     from qubix.bootstrap import scope
     from qubix.ledger.model import Code, refuse
-    from qubix.treasury.books import chain_event
+    from qubix.treasury.model import chain_event
+    from qubix.treasury.oversight import Oversight
     from qubix.treasury.store import Deposit, TreasuryStore
 
     address, tick, surplus = found["address"], found["tick"], Qu(found["balance"] - found["recorded"])
     named = f"no transaction/{address}/{tick}"
     async with scope(held) as s:
+        if await Oversight(s.connection).surplus(address) != found:
+            raise Conflict("the figures have changed while you looked", next_step="look again: qubix treasury status")
         [code] = await TreasuryStore(s.connection).deposit([Deposit(named, 0, Asset.QUBIC, surplus, address, tick, proof, payer)])
         if code is Code.DONE and found["user_id"] is not None:
             said = {"tx_id": None, "state": "credited", "confirmations": 3, "amount": surplus, "tick": tick, "address": address}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID
 
 from qubix.kernel.events import Event
-from qubix.kernel.money import Asset
-from qubix.ledger.service import wallet_event
+from qubix.treasury.model import chain_event
 from qubix.treasury.store import TreasuryStore
 from qubix.treasury.watch_store import Change, WatchStore
 
@@ -46,9 +45,3 @@ def _incoming_event(change: Change, user: UUID) -> Event:
         "address": change.address,
     }
     return chain_event(user, "deposit", credited, user, said)
-
-
-def chain_event(user: UUID, reason: str, change: int, subject: UUID, said: Mapping[str, object]) -> Event:
-    """News of chain money for a wallet's owner. Args: subject, what it is about: a withdrawal's hold, or for a deposit the user."""
-    event = wallet_event(user, Asset.QUBIC, reason, change, subject)
-    return replace(event, payload={**event.payload, **said})

@@ -22,8 +22,9 @@ from qubix.kernel.failpoints import reach
 from qubix.kernel.money import Asset
 from qubix.ledger.model import Code
 from qubix.postgres.leader import NotLeader
-from qubix.treasury.books import Books, OpenBooks, chain_event
+from qubix.treasury.books import Books, OpenBooks
 from qubix.treasury.halting import stop_for_person
+from qubix.treasury.model import chain_event
 from qubix.treasury.sending import (
     Counters,
     Dead,

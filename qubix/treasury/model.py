@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import enum
 import hashlib
+from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
@@ -188,13 +189,17 @@ def said_of_withdrawal(state: ChainState, tick: int | None, verdict: str, *, die
     return f"paid in tick {tick}"
 
 
-def chain_event(user: UUID, reason: str, change: int, subject: UUID, facts: ChainFacts | None = None) -> Event:
-    """Tell a wallet's owner of a movement between chain and wallet, with the chain's side of it."""
+def chain_event(user: UUID, reason: str, change: int, subject: UUID, said: Mapping[str, object]) -> Event:
+    """News of chain money for a wallet's owner.
+
+    Args: subject, what it is about: a withdrawal's hold, or for a deposit the user; said, the chain's side of it.
+    """
     payload = {"asset": Asset.QUBIC.name, "change": change, "reason": reason, "subject_id": str(subject)}
-    chain = {
-        "tx_id": facts.tx_id if facts else None,
-        "state": facts.state if facts else ChainState.QUEUED,
-        "confirmations": facts.confirmations if facts else 0,
-        "tick": facts.tick if facts else None,
-    }
-    return Event(EventType.WALLET_UPDATE, (f"wallet:{user}",), user, {**payload, **chain})
+    return Event(EventType.WALLET_UPDATE, (f"wallet:{user}",), user, {**payload, **said})
+
+
+def said_of(facts: ChainFacts | None) -> dict[str, object]:
+    """The chain's side of a withdrawal; None: just asked for."""
+    if facts is None:
+        return {"tx_id": None, "state": ChainState.QUEUED, "confirmations": 0, "tick": None}
+    return {"tx_id": facts.tx_id, "state": facts.state, "confirmations": facts.confirmations, "tick": facts.tick}

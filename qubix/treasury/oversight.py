@@ -136,16 +136,24 @@ class Oversight:
     async def surplus(self, address: str) -> Row:
         """What one of our addresses has more than is recorded, by the figures of R1 that stop payouts now.
 
-        Raises: NotFound for an address whose figures agree, or were not judged yet; Conflict where money is missing.
+        Raises: NotFound for an address whose figures agree, or were not judged yet; Conflict where money is missing, or what is recorded
+            has changed since the figures were judged (a transaction was credited, or this very surplus was booked).
         """
         sql = """SELECT a.identity AS address, a.purpose, a.user_id, (s.figures->'R1'->a.identity->>'balance')::bigint AS balance,
-                        (s.figures->'R1'->a.identity->>'recorded')::bigint AS recorded, (s.figures->'R1'->a.identity->>'tick')::bigint AS tick
+                        (s.figures->'R1'->a.identity->>'recorded')::bigint AS recorded, (s.figures->'R1'->a.identity->>'tick')::bigint AS tick,
+                        (SELECT coalesce(sum(r.amount), 0)::bigint FROM chain_rows r
+                         WHERE r.address = a.identity AND r.tick <= (s.figures->'R1'->a.identity->>'tick')::bigint) AS recorded_now
                  FROM chain_addresses a JOIN payout_halts s ON s.figures->'R1' ? a.identity WHERE a.identity = :address LIMIT 1"""
         found = await self._rows(sql, address=address)
         if not found:
             raise NotFound(f"no figures of {address} stop payouts", next_step="qubix treasury status shows those that do")
         if found[0]["balance"] <= found[0]["recorded"]:
             raise Conflict("that address has less than is recorded: there is nothing to book", next_step="find out where its money went")
+        if found[0].pop("recorded_now") != found[0]["recorded"]:
+            raise Conflict(
+                "what is recorded there has changed since these figures were judged",
+                next_step="wait until they are judged again: qubix treasury status",
+            )
         return found[0]
 
     async def payment(self, named: str) -> Row:

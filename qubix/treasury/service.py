@@ -15,7 +15,7 @@ from qubix.kernel.ids import new_id, transfer_id
 from qubix.kernel.money import Asset, Qu, written
 from qubix.ledger.model import Code, EntryType, WrongNetwork, WrongState, refuse
 from qubix.ledger.service import LedgerService
-from qubix.treasury.model import INCOMING_MAX, ChainFacts, ChainState, Incoming, OurOwnAddress, Outlook, chain_event
+from qubix.treasury.model import INCOMING_MAX, ChainFacts, ChainState, Incoming, OurOwnAddress, Outlook, chain_event, said_of
 from qubix.treasury.sending import payee
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class TreasuryService:
         if code < 0:
             refuse(code, "the withdrawal")
         if code is Code.DONE:
-            self._tell(chain_event(user, EntryType.WITHDRAWAL, -amount, hold))
+            self._tell(chain_event(user, EntryType.WITHDRAWAL, -amount, hold, said_of(None)))
             self._wake("payouts")  # the signer
         return hold
 
@@ -129,7 +129,7 @@ class TreasuryService:
             raise SignedAlready("a payment is signed for it and may execute", next_step="wait for its end; it cannot be called back")
         if code is Code.DONE:
             entry = await self._ledger.entry(user, hold)
-            self._tell(chain_event(user, EntryType.WITHDRAWAL, entry.amount, hold, (await self._reader.facts([hold])).get(hold)))
+            self._tell(chain_event(user, EntryType.WITHDRAWAL, entry.amount, hold, said_of((await self._reader.facts([hold])).get(hold))))
 
     async def chain_facts(self, subjects: Collection[UUID]) -> dict[UUID, ChainFacts]:
         """The chain's side of history entries, by their subject; those without one are left out."""

@@ -233,7 +233,8 @@ async def test_money_that_came_without_a_transaction_is_booked_once_to_whom_its_
         "INSERT INTO payout_halts (subject, rule, figures) VALUES (:a, 'R1', :figures) RETURNING 1", a=address, figures=figures
     )
     assert (await said(world, "book", address, *evidence, "-y"))["booked"] == 70
-    await said(world, "book", address, *evidence, "-y")
+    with pytest.raises(Conflict, match="has changed"):
+        await said(world, "book", address, *evidence, "-y")
     assert await world.value("SELECT posted FROM accounts WHERE owner_id = :ann AND kind = 'wallet' AND asset = 1", ann=ann) == 70
     assert await world.value("SELECT sum(amount) FROM chain_rows WHERE address = :a", a=address) == 70
 

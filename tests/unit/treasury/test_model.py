@@ -20,6 +20,7 @@ from qubix.treasury.model import (
     deposit_id,
     entry_of,
     outlook,
+    said_of,
     said_of_withdrawal,
     withdrawal_state,
 )
@@ -83,7 +84,7 @@ def test_a_deposits_ids_follow_from_its_transaction_and_place() -> None:
 
 def test_a_wallets_event_carries_the_chains_side() -> None:
     user, hold = uuid4(), uuid4()
-    told = chain_event(user, "withdrawal", -5, hold)
+    told = chain_event(user, "withdrawal", -5, hold, said_of(None))
     assert told.topics == (f"wallet:{user}",)
     assert {"tx_id": None, "state": "queued", "confirmations": 0, "tick": None, "change": -5}.items() <= told.payload.items()
 
