@@ -43,6 +43,7 @@ from qubix.jobs.service import Limits as JobLimits
 from qubix.jobs.store import JobStore
 from qubix.kernel.clock import Clock, SystemClock
 from qubix.kernel.errors import Invalid
+from qubix.kernel.failpoints import reach
 from qubix.ledger.service import LedgerService
 from qubix.ledger.store import LedgerStore
 from qubix.market.listings import Listings
@@ -349,6 +350,8 @@ async def scope(resources: Resources, *, leads: tuple[str, int] | None = None) -
             yield s
             if await s.outbox.write():
                 s.wake("outbox")
+            reach("scope.written")
+        reach("scope.committed")
         resources.wakes.send(s.wakes)
 
 

@@ -22,6 +22,7 @@ from qubix import observability
 from qubix.bootstrap import Resources, Scope, open_resources, scope
 from qubix.jobs.blobs import FOLDERS, UNREFERENCED_KEEP_S
 from qubix.kernel.errors import QubixError
+from qubix.kernel.failpoints import reach
 from qubix.postgres import leader, outbox
 from qubix.postgres.leader import NotLeader
 from qubix.postgres.leading import AWAY, FAILURE_PAUSE_S, side_by_side, until_told
@@ -126,6 +127,7 @@ class Controller:
             assigned = 0
         for assignment in plan.assignments if assigned > 1 else ():
             assigned -= not await self._assign(assignment)
+            reach("controller.assigned")
         if plan.refusals:
             async with self._scope() as s:
                 await s.placing.refuse(plan.refusals)
@@ -179,6 +181,7 @@ class Controller:
             log.error("an end failed and is tried again", subject=str(subject_id), error=str(error)[:500])
             return False
         if ended:
+            reach("controller.ended")
             log.info(what, subject=str(subject_id))
         return ended
 
@@ -193,6 +196,7 @@ class Controller:
             async with self._scope() as s:
                 if not await s.escrow.mature_due():
                     return
+            reach("controller.matured")
 
     async def _settle_ruled(self) -> None:
         async with self._scope() as s:
@@ -239,6 +243,8 @@ class Controller:
                 published = await outbox.publish(s.connection)
                 if published:
                     s.wake("events")
+            if published:
+                reach("controller.published")
             if published < outbox.PUBLISH_BATCH_MAX:
                 return
 
@@ -285,6 +291,7 @@ class Controller:
         async with self._scope() as s:
             stale = await s.blob_rows.lock_stale_blobs(keep_s=UNREFERENCED_KEEP_S, most=BATCH_MAX)
             gone = [sha256 for sha256 in stale if await asyncio.to_thread(self._resources.blobs.discard, sha256)]
+            reach("controller.discarded")
             await s.blob_rows.forget_blobs(gone)
         return len(gone)
 

@@ -30,6 +30,7 @@ from qubix.agent.protocol import (
 )
 from qubix.bootstrap import scope
 from qubix.kernel.errors import Invalid, QubixError
+from qubix.kernel.failpoints import reach
 from qubix.kernel.tasks import end
 from qubix.observability import logger
 from qubix.scheduling.sessions import Opened, SessionOver
@@ -154,8 +155,10 @@ class Session:
                 if not is_passing_conflict(error) or tries == TRIES_MAX:
                     raise
                 await asyncio.sleep(0.02 * tries)
+        reach("web.frames_stored")
         self._web.hub.publish(received.live)
         await self._send(received.answers)
+        reach("web.frames_answered")
 
     async def _send_desired(self) -> None:
         while True:

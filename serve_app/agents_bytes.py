@@ -11,6 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from qubix.bootstrap import recording, scope
 from qubix.kernel.errors import Unauthenticated, Unavailable
+from qubix.kernel.failpoints import reach
 from serve_app.api.shapes import PROBLEMS
 from serve_app.api.uploads import chunks
 from serve_app.web import Web, web_of
@@ -36,6 +37,7 @@ async def put_blob(attempt_id: UUID, fence: int, sha256: Sha256, request: Reques
             async with scope(web.resources) as s:
                 await s.frames.not_stored(_secret(token), attempt_id, fence)
             raise
+        reach("web.bytes_put")
         async with recording(web.resources, blob), scope(web.resources) as s:
             await s.frames.stored(_secret(token), attempt_id, fence, blob)
     return Response(status_code=204)

@@ -16,6 +16,7 @@ from qubix.identity.model import Principal, Role, Via
 from qubix.identity.model import Scope as Grant
 from qubix.identity.service import request_hash
 from qubix.kernel.errors import NotFound, Unauthenticated
+from qubix.kernel.failpoints import reach
 from serve_app.limits import Bucket
 from serve_app.web import Web, web_of
 
@@ -109,6 +110,7 @@ class Call:
                 return json_response(before.response["body"], before.status, replayed=True)
             text = (await work(s, caller)).model_dump_json()
             await s.identity.finish_request(caller.user_id, key, status, {"body": text})
+            reach("web.request_finished")
             return json_response(text, status)
 
         return await self.user(answered, grant=grant)

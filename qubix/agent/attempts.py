@@ -29,6 +29,7 @@ from qubix.agent.protocol import (
 from qubix.agent.runner import Runner, RunnerDied, RunnerEvent, RunRequest, is_last
 from qubix.agent.spool import NO_SESSION, Journal, Spool
 from qubix.agent.transfer import AttemptOver, Transfer, TransferFailed, TransferRefused
+from qubix.kernel.failpoints import reach
 from qubix.sandbox.events import ArtefactReady, CheckpointReady, Ended, LogText, ProgressReport, RestoreFailed, Started
 from qubix.sandbox.spec import InputMount, Limits, Program, SandboxSpec
 
@@ -124,6 +125,7 @@ class AttemptRun:
             return self._finish(journal, Exit.STOPPED, detail=self._stopping)
         home = self.tools.home
         request = RunRequest(spec, tuple((uuid, home.lock_path(uuid)) for uuid in self.attempt.devices))
+        reach("agent.prepared")
         self._runner_asked = True
         self._watch_limit()
         try:
@@ -202,6 +204,7 @@ class AttemptRun:
 
     async def _report(self, journal: Journal, event: RunnerEvent) -> None:
         if isinstance(event, Started):
+            reach("agent.started")
             self._started_at = self.tools.monotonic()
             self._watch_limit()
             self._spool(journal, Running(session=NO_SESSION, attempt=self.attempt.id, fence=self.attempt.fence))
@@ -219,6 +222,7 @@ class AttemptRun:
             self._take_checkpoint(journal, event)
         elif isinstance(event, ArtefactReady):
             event.path.replace(journal.blob(event.sha256))
+            reach("agent.artefact_kept")
             self._spool(
                 journal,
                 Artefact(
@@ -234,7 +238,9 @@ class AttemptRun:
             self._restore_failed = True
             self._say(journal, f"the job could not use its checkpoint: {event.reason}")
         elif isinstance(event, Ended):
+            reach("agent.sandbox_ended")
             self._conclude(journal, event)
+            reach("agent.end_spooled")
         else:
             await self._bury(journal, event)
 
@@ -253,6 +259,7 @@ class AttemptRun:
 
     def _take_checkpoint(self, journal: Journal, event: CheckpointReady) -> None:
         event.path.replace(journal.blob(event.sha256))
+        reach("agent.checkpoint_kept")
         frame = Checkpoint(
             session=NO_SESSION,
             attempt=self.attempt.id,

@@ -51,6 +51,7 @@ from qubix.agent.runner import Runner
 from qubix.agent.spool import Spool
 from qubix.agent.transfer import HttpTransfer, Transfer
 from qubix.kernel.errors import QubixError
+from qubix.kernel.failpoints import reach
 
 RETRY_S_MIN, RETRY_S_MAX = 0.1, 4.0
 TICK_S = 0.1
@@ -254,6 +255,7 @@ class AgentClient:
                 if self._link is not None:
                     self._link.say(Decline(session=self._link.session, attempt=action.attempt, fence=action.fence, reason=action.reason))
             elif isinstance(action, act.Start):
+                reach("agent.granted")
                 self._spawn(self._run_attempt(action.attempt, action.limit_ms))
             elif isinstance(action, act.Kill):
                 if (run := self._runs.get((action.attempt, action.fence))) is not None:

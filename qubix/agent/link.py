@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection
 from qubix.agent.protocol import Artefact, Checkpoint, Durable, Finished, Frame, Metrics, Progress, Stream
 from qubix.agent.spool import Journal, Spool
 from qubix.agent.transfer import AttemptOver, Transfer, TransferFailed, TransferRefused
+from qubix.kernel.failpoints import reach
 
 IN_FLIGHT_MAX = 256
 UPLOADS_MAX = 2
@@ -65,6 +66,7 @@ class Link:
         if journal is None:
             return
         journal.acknowledge(key)
+        reach("agent.acknowledged")
         if key.endswith("/finished"):
             self._spool.forget(journal.attempt)
         self.wake.set()
@@ -158,6 +160,7 @@ class Link:
                 try:
                     async with self._uploads:
                         await self._transfer.put_blob(frame.attempt, frame.fence, frame.sha256, journal.blob(frame.sha256))
+                    reach("agent.bytes_sent")
                     self._stored.append((journal, frame.key))
                     return
                 except FileNotFoundError:

@@ -27,6 +27,7 @@ from qubix.cli.supervise import Child, end_all_below, look_after, make_runtime_d
 from qubix.fabric.head import Head, start_head
 from qubix.fabric.process import temporary_folder
 from qubix.kernel.errors import Unavailable
+from qubix.kernel.failpoints import FOLDER_VARIABLE
 from qubix.postgres.embedded import EmbeddedServer, free_port
 from qubix.postgres.schema import ROLES
 from qubix.treasury.seeds import make_key_file
@@ -36,7 +37,7 @@ NETWORK: Final = "devnet"
 """Of a new data folder, unless another is chosen: real transactions of test money."""
 DEVNET_REQUESTS_PER_S: Final = 500.0
 """The public endpoints are asked far less often; this one is ours alone."""
-_INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "SSL_CERT_FILE", "QUBIX_PG_BIN")
+_INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "SSL_CERT_FILE", "QUBIX_PG_BIN", FOLDER_VARIABLE)
 _WATCH_INTERVAL_S: Final = 0.2
 SIGNER_KEY: Final = "signer.key"
 RAY_GRACE_S: Final = 1.0

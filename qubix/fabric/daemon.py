@@ -19,6 +19,7 @@ from qubix import observability
 from qubix.fabric import labels
 from qubix.fabric.reports import SqlNodeReports
 from qubix.kernel.errors import Invalid, QubixError, Unavailable
+from qubix.kernel.failpoints import reach
 from qubix.postgres.engine import make_engine, read_url_file
 from qubix.scheduling.fabric import AgentNotJoined, Enrolment, Fabric, FabricNode, NodeReports, NodeWatch
 from qubix.settings import Settings
@@ -61,6 +62,7 @@ class Daemon:
         nodes = await self._fabric.nodes()
         changes = self._watch.compare(n for n in nodes if not n.alive or labels.parse(n.labels) is not None)
         for ray_node_id in changes.dead:
+            reach("fabric.death_seen")
             log.info("node is dead", node=ray_node_id)
             await self._tell(self._reports.node_dead(ray_node_id), lambda i=ray_node_id: self._watch.retry_dead(i))  # type: ignore[misc]
         for node in changes.seen:
@@ -86,6 +88,7 @@ class Daemon:
         while True:
             try:
                 if await self._fabric.ensure_agent(ray_node_id):
+                    reach("fabric.agent_started")
                     log.info("started an agent", node=ray_node_id)
                 pause_s = self._agent_check_s
             except AgentNotJoined:

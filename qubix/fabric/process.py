@@ -24,8 +24,21 @@ from pathlib import Path
 import psutil
 
 from qubix.kernel.errors import Unavailable
+from qubix.kernel.failpoints import FOLDER_VARIABLE
 
-_INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "TZ", "VIRTUAL_ENV", "SSL_CERT_FILE")
+_INHERITED = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "PYTHONPATH",
+    "TZ",
+    "VIRTUAL_ENV",
+    "SSL_CERT_FILE",
+    FOLDER_VARIABLE,
+)
 _RECORD_INTERVAL_S = 3.0
 _PORTS = range(20_000, 30_000)
 

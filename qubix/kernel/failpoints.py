@@ -11,6 +11,10 @@ VARIABLE: Final = "QUBIX_FAILPOINT"
 
 `name:n:stop` freezes the process there instead, so that a test can end another one, such as the database, and let it go on (SIGCONT)."""
 
+FOLDER_VARIABLE: Final = "QUBIX_FAILPOINT_FOLDER"
+"""A folder in which a test arms places of processes that run already: a file `name` strikes whichever process comes there first, a file
+`name@pid` that one alone. What struck is renamed to `….struck`, so each file strikes once. Unset in production."""
+
 
 class Failpoint:
     """One armed place. Args: setting, as in VARIABLE; empty arms none. Raises: ValueError for a number that is none, or below 1."""
@@ -34,6 +38,7 @@ class Failpoint:
 
 
 _ARMED: Final = Failpoint(os.environ.get(VARIABLE, ""))
+_FOLDER: Final = os.environ.get(FOLDER_VARIABLE, "")
 
 
 def reach(name: str) -> None:
@@ -43,3 +48,13 @@ def reach(name: str) -> None:
     """
     if _ARMED.name and _ARMED.reach(name):
         os.kill(os.getpid(), _ARMED.deed)
+    if _FOLDER and (_strikes(name) or _strikes(f"{name}@{os.getpid()}")):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _strikes(file: str) -> bool:
+    try:
+        os.rename(f"{_FOLDER}/{file}", f"{_FOLDER}/{file}.struck")
+    except FileNotFoundError:
+        return False
+    return True

@@ -18,6 +18,7 @@ from qubix.intake.model import Upload
 from qubix.intake.service import Admission, receive
 from qubix.jobs.blobs import Blob
 from qubix.kernel.errors import Invalid
+from qubix.kernel.failpoints import reach
 from serve_app.api.shapes import PROBLEMS, Limit, Page, View
 from serve_app.calls import UploadCall
 
@@ -59,6 +60,7 @@ async def upload(call: UploadCall, request: Request, filename: Filename, sha256:
 
     caller, admission = await call.user(admit, grant=Grant.JOBS)
     blob = await receive(call.web.resources.blobs, chunks(request), admission)
+    reach("web.upload_put")
 
     async def record(s: Scope) -> Upload:
         return await s.intake.record(caller.user_id, admission, blob)

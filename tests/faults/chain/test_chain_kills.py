@@ -5,48 +5,30 @@ The places are read from the code, so that a new one is killed at as soon as it 
 
 from __future__ import annotations
 
-import ast
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import pytest
 
-import qubix
 from qubix.postgres.embedded import OWNER
 from tests.faults.chain.world import AHEAD, World
+from tests.faults.places import places
 
 pytestmark = pytest.mark.postgres
 SEED: Final = "kills"
 ROUNDS_MAX: Final = 4
-SOURCE: Final = Path(qubix.__file__).parent
 BY_THIEVES: Final = {"treasury.unknown"}
 """Places that are reached where something is wrong for good: test_chain_theft.py kills there."""
 
 
-def reached(path: Path) -> Iterator[str]:
-    """The names of the places in a file. A place without a literal name is an error: nothing could find it."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        called = node.func if isinstance(node, ast.Call) else None
-        if isinstance(node, ast.Call) and "reach" in (getattr(called, "id", ""), getattr(called, "attr", "")):
-            [name] = node.args
-            assert isinstance(name, ast.Constant), f"{path}:{node.lineno}"
-            yield str(name.value)
+PLACES: Final = places("treasury", "signer")
 
 
-def places() -> list[str]:
-    files = [path for path in SOURCE.rglob("*.py") if "kernel.failpoints" in path.read_text()]
-    return sorted({name for path in files for name in reached(path)})
-
-
-PLACES: Final = places()
-
-
-def test_every_process_has_places_and_every_place_has_a_process() -> None:
+def test_both_processes_have_places() -> None:
     assert {name.partition(".")[0] for name in PLACES} == {"treasury", "signer"}
     assert set(PLACES) >= BY_THIEVES
     assert len(PLACES) >= 10
