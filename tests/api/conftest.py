@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from qubix.bootstrap import Resources
 from qubix.controller import Controller
+from qubix.identity.passwords import Passwords
 from qubix.kernel.tasks import end
 from serve_app.app import create_app
 from tests.conftest import Database
@@ -97,9 +98,13 @@ def web_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture
 async def web_resources(database: Database, owner: AsyncConnection, web_settings: dict[str, Any]) -> AsyncIterator[Resources]:
-    """Resources of the web role over a ledger that was born on the settings' network, none unless a test says otherwise."""
+    """Resources of the web role over a ledger that was born on the settings' network, none unless a test says otherwise.
+
+    Passwords cost little here: nearly every test signs people up, and none but those of the hasher itself is about that cost.
+    """
     await owner.execute(sa.text("SELECT found_ledger(:network)"), {"network": web_settings.get("network", "none")})
     held = database.resources(**web_settings)
+    held.__dict__["passwords"] = Passwords(memory_kib=64, time_cost=1)
     yield held
     await held.close()
 

@@ -1,156 +1,152 @@
-"""Nobody reads or changes what is not theirs: every route with an id, tried by everybody."""
+"""Nobody reads or changes what is not theirs: every route of the OpenAPI document, tried by everybody (tests/api/access.py)."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
+import sqlalchemy as sa
 
-from qubix.chains.qubic.login import Scheme
+from qubix.identity.model import Scope as Grant
 from serve_app import openapi
-from tests.api.conftest import Person, World
-from tests.fakes.nodes import join
+from tests.api.access import ARBITER, CONSUMER, EVERYBODY, NOBODY, RULES, Rule
+from tests.api.cast import Cast, make_cast
+from tests.api.conftest import World
 from tests.fakes.wallets import QubicWallet
-
-EVERYBODY = frozenset({"owner", "other", "provider", "operator", "nobody"})
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """Who may: roles that do not get 401 or 404. body, sent with it."""
-
-    may: frozenset[str]
-    body: Any = None
-
-
-RULES: dict[tuple[str, str], Rule] = {
-    ("delete", "/api/auth/keys/{key_id}"): Rule(frozenset({"owner"})),
-    ("delete", "/api/wallet/identities/{identity}"): Rule(frozenset({"owner"})),
-    ("get", "/api/wallet/{address}/balance"): Rule(frozenset({"owner"})),
-    ("get", "/api/wallets/transactions/{transaction_id}"): Rule(frozenset({"owner"})),
-    ("delete", "/api/wallets/withdrawals/{withdrawal_id}"): Rule(frozenset()),
-    ("get", "/api/gpus/{offer_id}"): Rule(EVERYBODY),
-    ("get", "/api/quotes/{quote_id}"): Rule(frozenset({"owner"})),
-    ("delete", "/api/quotes/{quote_id}"): Rule(frozenset({"owner"})),
-    ("delete", "/api/uploads/{upload_id}"): Rule(frozenset({"owner"})),
-    ("get", "/api/jobs/{job_id}"): Rule(frozenset({"owner"})),
-    ("post", "/api/jobs/{job_id}/cancel"): Rule(frozenset({"owner"})),
-    ("get", "/api/jobs/{job_id}/logs"): Rule(frozenset({"owner"})),
-    ("get", "/api/jobs/{job_id}/timeline"): Rule(frozenset({"owner"})),
-    ("get", "/api/jobs/{job_id}/payment"): Rule(frozenset()),
-    ("get", "/api/jobs/{job_id}/artefacts"): Rule(frozenset({"owner"})),
-    ("get", "/api/jobs/{job_id}/artefacts/{name}"): Rule(frozenset()),
-    ("get", "/api/escrows/{escrow_id}"): Rule(frozenset({"owner", "operator"})),
-    ("post", "/api/escrows/{escrow_id}/dispute"): Rule(frozenset({"owner"}), {"evidence": "it is wrong"}),
-    ("post", "/api/escrows/{escrow_id}/resolve"): Rule(frozenset({"operator"}), {"to_payee": 0, "reason": "so"}),
-    ("get", "/api/providers/{provider_id}"): Rule(EVERYBODY),
-    ("get", "/api/nodes/{node_id}"): Rule(frozenset({"provider"})),
-    ("patch", "/api/nodes/{node_id}"): Rule(frozenset({"provider"}), {"paused": False}),
-    ("post", "/api/nodes/{node_id}/drain"): Rule(frozenset({"provider"}), {"draining": False}),
-    ("post", "/api/nodes/{node_id}/leave"): Rule(frozenset({"provider"})),
-    ("put", "/agent/v1/attempts/{attempt_id}/{fence}/blobs/{sha256}"): Rule(frozenset()),
-    ("get", "/agent/v1/attempts/{attempt_id}/{fence}/inputs/{name}"): Rule(frozenset()),
-    ("get", "/agent/v1/attempts/{attempt_id}/{fence}/checkpoint"): Rule(frozenset()),
-}
-"""`operator` here is also an arbiter. No payment was asked for the owner's job (test_paid_on_chain has one that was), and no chain has
-withdrawals here (test_chain_money). The agents' routes take a session's token and nothing else."""
-
-
-def routes_with_an_id() -> set[tuple[str, str]]:
-    paths = json.loads(openapi.document())["paths"]
-    return {(method, path) for path, methods in paths.items() if "{" in path for method in methods}
-
-
-def test_the_matrix_knows_every_route_with_an_id() -> None:
-    assert set(RULES) == routes_with_an_id()
-
-
-def test_every_other_route_is_about_the_caller_or_public() -> None:
-    paths = json.loads(openapi.document())["paths"]
-    public = {"/api/auth/signup", "/api/auth/login", "/agent/v1/join", "/health/live", "/health/ready", "/metrics"}
-    for path, methods in paths.items():
-        if "{" not in path and path not in public:
-            assert all(operation.get("security") for operation in methods.values()), path
 
 
 @pytest.fixture
-async def people(world: World) -> dict[str, httpx.AsyncClient]:
-    provider = await world.person("provider")
-    found: dict[str, Person] = {
-        "owner": await world.person("owner", funds=100_000),
-        "other": await world.person("other"),
-        "provider": provider,
-        "operator": await world.person("operator", roles=("operator", "arbiter")),
-    }
-    return {**{name: person.http for name, person in found.items()}, "nobody": world.client()}
+async def cast(world: World) -> Cast:
+    return await make_cast(world)
 
 
-async def ids_of(world: World, people: dict[str, httpx.AsyncClient]) -> dict[str, str]:
-    """One thing of each kind: the owner's, or the provider's."""
-    owner = people["owner"]
-    me = (await people["provider"].get("/api/auth/me")).json()["id"]
-    node = await join(world.resources, owner_id=me, price=3600, gpus=2)
-    offer = (await owner.get("/api/gpus/search")).json()["items"][0]["id"]
-    job = (await owner.post("/api/jobs/create", json={"kind": "mnist", "budget": 100})).json()["job"]["id"]
-    quote = (await owner.post("/api/quotes", json={"kind": "mnist"})).json()["quote"]["id"]
-    wallet = QubicWallet()
-    asked = (await owner.post("/api/wallet/challenge", json={"identity": wallet.identity, "purpose": "link"})).json()
-    signed = {"nonce": asked["nonce"], "scheme": "manual", "signature": wallet.sign(Scheme.MANUAL, asked["text"])}
-    assert (await owner.post("/api/wallet/connect", json=signed)).status_code == 200
-    return {
-        "key_id": (await owner.post("/api/auth/keys", json={})).json()["id"],
-        "identity": wallet.identity,
-        "address": wallet.identity,
-        "transaction_id": (await owner.get("/api/wallets/transactions?type=deposit")).json()["items"][0]["id"],
-        "withdrawal_id": str(uuid4()),
-        "offer_id": offer,
-        "quote_id": quote,
-        "upload_id": (await owner.post("/api/uploads?filename=a.py", content=b"1")).json()["id"],
-        "job_id": job,
-        "escrow_id": job,
-        "provider_id": str(node.provider_id),
-        "node_id": str(node.node_id),
-        "attempt_id": str(uuid4()),
-        "fence": "1",
-        "sha256": "0" * 64,
-        "name": "a",
-    }
+def documented() -> dict[tuple[str, str], dict[str, Any]]:
+    paths = json.loads(openapi.document())["paths"]
+    return {(method, path): operation for path, methods in paths.items() for method, operation in methods.items()}
 
 
-async def test_another_users_things_do_not_exist(world: World, people: dict[str, httpx.AsyncClient]) -> None:
-    ids = await ids_of(world, people)
+def test_the_table_has_every_route_and_no_other() -> None:
+    assert set(RULES) == set(documented())
+
+
+def test_what_the_document_calls_open_and_what_the_table_does_are_the_same() -> None:
+    for route, operation in documented().items():
+        if RULES[route].may != EVERYBODY:
+            assert operation.get("security"), route
+
+
+def expected(rule: Rule, path: str, role: str) -> int:
+    if role in rule.may:
+        return rule.status
+    return 401 if role == NOBODY or path.startswith("/agent/") else 404
+
+
+async def test_every_route_answers_everybody_as_the_table_says(cast: Cast) -> None:
+    """Those who may not come first, so that a refusal is never for want of the thing; then all others, each in a session of its own."""
     wrong: list[str] = []
-    # Those who may not come first, and the owner's deletions last, so that a refusal is never for want of the thing; the wallet's
-    # removal ends the owner's session.
-    order: Callable[[tuple[str, str]], tuple[bool, bool, str]] = lambda route: (  # noqa: E731
-        route[0] == "delete" or route[1].endswith("leave"),
-        "identity" in route[1],
-        route[1],
-    )
     for allowed in (False, True):
-        for method, path in sorted(RULES, key=order):
-            rule = RULES[method, path]
-            for name, client in people.items():
-                if (name in rule.may) is not allowed:
-                    continue
-                answer = await client.request(method, path.format(**ids), json=rule.body)
-                refused = answer.status_code in ({401} if name == "nobody" or path.startswith("/agent/") else {404})
-                if refused is allowed:
-                    wrong.append(f"{name}: {method} {path} -> {answer.status_code} {answer.text[:120]}")
-    assert wrong == []
+        for (method, path), rule in RULES.items():
+            for role in sorted(role for role in EVERYBODY if (role in rule.may) is allowed):
+                client = cast.world.client(await cast.session(role)) if allowed and role != NOBODY else cast.client(role)
+                answer = await cast.ask(client, method, path)
+                if answer.status_code != expected(rule, path, role):
+                    wrong.append(f"{role}: {method} {path} -> {answer.status_code} {answer.text[:200]}")
+    assert not wrong, "\n".join(wrong)
 
 
-async def test_random_ids_look_like_anothers(world: World, people: dict[str, httpx.AsyncClient]) -> None:
-    for method, path in sorted(RULES):
-        if path.startswith("/agent/"):
+async def ended_credentials(cast: Cast) -> dict[str, str]:
+    """Tokens of the consumer that were good until a moment ago."""
+    world, consumer = cast.world, cast.people[CONSUMER]
+    logged_out, expired = await cast.session(CONSUMER), await cast.session(CONSUMER)
+    await world.client(logged_out).post("/api/auth/logout")
+    await world.owner.execute(
+        sa.text("UPDATE sessions SET expires_at = now() WHERE token_hash = sha256(convert_to(:token, 'UTF8'))"), {"token": expired}
+    )
+    revoked = (await consumer.http.post("/api/auth/keys", json={"scopes": [grant.value for grant in Grant]})).json()
+    assert (await world.client(revoked["key"]).delete(f"/api/auth/keys/{revoked['id']}")).status_code == 204
+    disabled = await world.person("disabled")
+    await world.owner.execute(sa.text("UPDATE users SET disabled_at = now() WHERE email = 'disabled@example.com'"))
+    return {
+        "logged out": logged_out,
+        "expired": expired,
+        "revoked key": revoked["key"],
+        "disabled": disabled.token,
+        "agent's of nobody": "qa_" + "x" * 43,
+        "far too long": "qs_" + "x" * 5000,
+    }
+
+
+async def test_a_credential_that_is_no_longer_good_opens_nothing(cast: Cast) -> None:
+    wrong: list[str] = []
+    for name, token in (await ended_credentials(cast)).items():
+        client = cast.world.client(token)
+        for (method, path), rule in RULES.items():
+            if rule.reads:
+                answer = await cast.ask(client, method, path)
+                if answer.status_code != 401 or answer.headers.get("www-authenticate") != "Bearer":
+                    wrong.append(f"{name}: {method} {path} -> {answer.status_code} {answer.text[:200]}")
+    assert not wrong, "\n".join(wrong)
+
+
+async def test_a_browsers_ended_session_is_nobody(cast: Cast) -> None:
+    ended = (await ended_credentials(cast))["logged out"]
+    client = cast.world.client(Cookie=f"qubix_session={ended}", **{"Sec-Fetch-Site": "same-origin"})
+    wrong: list[str] = []
+    for (method, path), rule in RULES.items():
+        answer = await cast.ask(client, method, path)
+        if answer.status_code != (rule.status if NOBODY in rule.may else 401):
+            wrong.append(f"{method} {path} -> {answer.status_code} {answer.text[:200]}")
+    assert not wrong, "\n".join(wrong)
+
+
+async def test_a_key_needs_the_scope_of_the_route_and_no_other(cast: Cast) -> None:
+    """Each role that may come first, by a key that lacks one scope and by a key that has no other, in this order."""
+    wrong: list[str] = []
+    for (method, path), rule in RULES.items():
+        if rule.grant is None or not rule.may:
             continue
-        ids = {name: str(uuid4()) for name in re.findall(r"{(\w+)}", path)}
-        ids |= {"address": QubicWallet().identity, "name": "a"}
-        answer = await people["other"].request(method, path.format(**ids), json=RULES[method, path].body)
-        assert answer.status_code == 404, f"{method} {path}: {answer.status_code}"
+        role = sorted(rule.may)[0]
+        rest = [grant.value for grant in Grant if grant is not rule.grant]
+        for scopes, good in ((rest, False), ([rule.grant.value], True)):
+            answer = await cast.ask(cast.world.client(await _key(cast, role, scopes)), method, path)
+            missing = answer.status_code == 401 and answer.json()["code"] == "scope_missing"
+            if missing is good or (good and answer.status_code != rule.status):
+                wrong.append(f"{scopes}: {method} {path} -> {answer.status_code} {answer.text[:200]}")
+    assert not wrong, "\n".join(wrong)
+
+
+async def _key(cast: Cast, role: str, scopes: list[str]) -> str:
+    """A key for one request: an account may have only so many."""
+    await cast.world.owner.execute(sa.text("DELETE FROM api_keys WHERE name = 'test'"))
+    made = await cast.world.client(await cast.session(role)).post("/api/auth/keys", json={"name": "test", "scopes": scopes})
+    return str(made.json()["key"])
+
+
+async def test_nobodys_lists_name_anothers_things(cast: Cast) -> None:
+    """Every route that lists, asked by those whose things these are not."""
+    public = {"offer_id", "other_offer_id", "provider_id", "node_id", "fence", "name", "sha256", "stranger", "attempt_id", "withdrawal_id"}
+    secret = {name: value for name, value in cast.ids.items() if name not in public}
+    secret["email"] = f'"{cast.people[CONSUMER].email}"'
+    lists = [path for (method, path), rule in RULES.items() if method == "get" and "{" not in path]
+    seen_by_owner = ""
+    for path in lists:
+        seen_by_owner += (await cast.client(CONSUMER).get(path)).text
+        for role in sorted(EVERYBODY - {CONSUMER}):
+            told = (await cast.client(role).get(path)).text
+            assert [name for name, value in secret.items() if value in told] == [], f"{role}: {path}"
+    missing = {name for name, value in secret.items() if value not in seen_by_owner}
+    assert missing == {"quote_id"}, "a quote has no list"
+
+
+async def test_random_ids_look_like_anothers(cast: Cast) -> None:
+    for (method, path), rule in RULES.items():
+        if "{" not in path or path.startswith("/agent/"):
+            continue
+        strange = dataclasses.replace(cast, ids=cast.ids | {name: str(uuid4()) for name in re.findall(r"{(\w+)}", path)})
+        strange.ids |= {"address": QubicWallet().identity, "name": "a"}
+        answer = await strange.ask(cast.client(ARBITER), method, path)
+        assert answer.status_code == 404, f"{method} {path}: {answer.status_code} {rule}"
