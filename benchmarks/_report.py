@@ -19,17 +19,20 @@ def report(
     aim: float | None = None,
     ratio: float | None = None,
     extra_ok: bool = True,
+    must: bool = True,
     **extra: object,
 ) -> dict[str, object]:
     """Print one case. Both sides must have been measured in this run.
 
     Args: value and against_value, in `unit`; ratio, higher is better, value ÷ against_value where not given; reach and aim,
         ratios (None: the case only prints); extra_ok, False when a side condition of the aim failed (it is then a reach at
-        most); extra, further members.
+        most); must, False when a condition of the reach itself failed (missed, whatever the ratio); extra, further members.
     """
     found = ratio if ratio is not None else (value / against_value if against_value else 0.0)
     met = None
-    if aim is not None and found >= aim and extra_ok:
+    if not must:
+        met = "missed"
+    elif aim is not None and found >= aim and extra_ok:
         met = "aim"
     elif reach is not None:
         met = "reach" if found >= reach else "missed"

@@ -32,6 +32,12 @@ class Platform:
         """Where the web layer answers."""
         return self.run.urls["application"]
 
+    @property
+    def supervisor_pid(self) -> int:
+        """The process below which all of the platform runs."""
+        assert self.run.supervisor is not None
+        return self.run.supervisor.pid
+
     def account(self, name: str) -> str:
         """Sign somebody up. Returns: an API key."""
         account, _ = sign_up(self.url, f"{name}@qubix.example", secrets.token_urlsafe(16))
