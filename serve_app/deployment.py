@@ -22,6 +22,7 @@ from ray import serve
 
 from qubix import observability
 from qubix.bootstrap import Resources, open_resources
+from qubix.fabric.head import await_head
 from qubix.kernel.errors import Unavailable
 from qubix.kernel.ids import new_id
 from qubix.settings import Settings
@@ -85,7 +86,7 @@ def bound_bodies() -> None:
 @serve.deployment(
     name="web",
     max_ongoing_requests=ONGOING_MAX,
-    health_check_period_s=10,
+    health_check_period_s=2,
     health_check_timeout_s=30,
     graceful_shutdown_timeout_s=GRACEFUL_S,
     ray_actor_options={"num_cpus": 0.1, "resources": {HEAD_RESOURCE: 0.001}},
@@ -100,10 +101,12 @@ class Ingress:
 
 
 def deploy(settings: Settings, *, host: str, port: int, replicas: int = 1) -> str:
-    """Deploy into the running cluster and wait until it answers.
+    """Deploy into the cluster and wait until it answers. A head that is still starting is waited for.
 
     Args: host and port, where the ingress listens. Returns: the URL. Raises: Unavailable.
     """
+    if settings.ray_address:
+        await_head(settings.ray_address)
     ray.init(address=settings.ray_address or None, namespace="serve", log_to_driver=False, logging_level=logging.WARNING)
     serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
     serve.run(Ingress.options(num_replicas=replicas).bind(), name=APPLICATION, route_prefix="/")  # type: ignore[attr-defined]

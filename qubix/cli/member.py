@@ -21,6 +21,7 @@ from qubix.cli import runfile
 from qubix.cli.client import Client
 from qubix.cli.processes import Running, adopt_orphans, reap, seen
 from qubix.cli.supervise import STEADY_S, backoff_s, end_all_below, make_runtime_dir
+from qubix.fabric.head import head_answers
 from qubix.fabric.labels import NodeLabels
 from qubix.fabric.node import NodeSettings, RayNode, Versions, check_versions, installed_versions, start_node
 from qubix.fabric.process import RayStartFailed
@@ -31,8 +32,8 @@ LEAVE_GRACE_S: Final = 1.0
 SUPERVISOR_LOG: Final = "supervisor.log"
 AGENT_FILE: Final = "agent.json"
 _WATCH_INTERVAL_S: Final = 0.2
-_RESTART_FIRST_S: Final = 5.0
-"""A machine that fell out of the cluster waits at least this long before it joins again."""
+_HEAD_LOOK_S: Final = 1.0
+"""Between two looks whether a head is there again, while there is none to join."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Member:
         self._record()
 
     def watch(self) -> None:
-        """Stay a member until asked to stop; a node that fell out joins again after a back-off."""
+        """Stay a member until asked to stop; a node that fell out, or whose head was replaced, joins again after a back-off."""
         while not self.stopping.wait(_WATCH_INTERVAL_S):
             if self.plan.owner is not None and seen(self.plan.owner.pid) != self.plan.owner:
                 return
@@ -165,14 +166,19 @@ class Member:
             return
         if self._due_at == 0.0:
             self._failures = 1 if now - self._started_at > STEADY_S else self._failures + 1
-            self._due_at = now + _RESTART_FIRST_S + backoff_s(self._failures)
+            self._due_at = now + backoff_s(self._failures)
             self.say("the node fell out of the cluster; it joins again soon")
+            if self._node is not None:
+                self._node.stop(0.0)
+                self._node = None
+            end_all_below(0.0)
         if now < self._due_at:
             return
+        if not head_answers(self.plan.address):
+            # `ray start` would wait for it for half a minute, and fail.
+            self._due_at = now + _HEAD_LOOK_S
+            return
         self._due_at = 0.0
-        if self._node is not None:
-            self._node.stop(0.5)
-            self._node = None
         try:
             self._start_node()
         except RayStartFailed as error:

@@ -59,6 +59,13 @@ def descendants(root: int) -> list[Running]:
     return found
 
 
+def strays(root: int, kept: Iterable[int]) -> list[Running]:
+    """Every process below `root` that is neither one of `kept` nor below one of them."""
+    mine = set(kept)
+    spared = mine | {below.pid for pid in mine for below in descendants(pid)}
+    return [found for found in descendants(root) if found.pid not in spared]
+
+
 def adopt_orphans() -> None:
     """Become the parent of every orphan below this process (Ray's helpers outlive their raylet), so that none escapes the stop."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

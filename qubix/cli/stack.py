@@ -21,10 +21,11 @@ import httpx
 
 from qubix.cli import runfile
 from qubix.cli.chosen import chosen_settings
+from qubix.cli.head_keeper import HeadKeeper
 from qubix.cli.migrate import born_on, prepare
-from qubix.cli.processes import Running, adopt_orphans, reap, seen
+from qubix.cli.processes import Running, adopt_orphans, end, reap, seen, strays
 from qubix.cli.supervise import Child, end_all_below, look_after, make_runtime_dir
-from qubix.fabric.head import Head, start_head
+from qubix.fabric.head import Head, launch_head, start_head
 from qubix.fabric.process import temporary_folder
 from qubix.kernel.errors import Unavailable
 from qubix.kernel.failpoints import FOLDER_VARIABLE
@@ -78,6 +79,7 @@ class Stack:
         self.run = runfile.RunFile(supervisor=seen(os.getpid()))
         self._server: EmbeddedServer | None = None
         self._head: Head | None = None
+        self._keeper: HeadKeeper[Head] | None = None
         self._children: list[Child] = []
         self._runtime: Path | None = None
         self._network = NETWORK
@@ -106,6 +108,7 @@ class Stack:
         self._start_web(port)
         self._start_fabric()
         self._await_ready()
+        self._keep_head()
 
     def announce(self) -> None:
         """Tell other commands, through run.json, that it is ready."""
@@ -113,14 +116,16 @@ class Stack:
         self._record()
 
     def watch(self) -> None:
-        """Keep it up until asked to stop (`stopping`), or its owner ends. Raises: Unavailable when Ray's head is gone."""
+        """Keep it up until asked to stop (`stopping`), or its owner ends. Raises: Unavailable when no head of Ray stays up any more."""
         while not self.stopping.wait(_WATCH_INTERVAL_S):
             if self.plan.owner is not None and seen(self.plan.owner.pid) != self.plan.owner:
                 return
             self._look_after_database()
-            if self._head is not None and self._head.process.poll() is not None:
-                raise Unavailable("the Ray head has ended", next_step=f"read the logs below {self.run.runtime_dir}; then qubix up again")
-            if any([look_after(child, time.monotonic()) for child in self._children]):
+            changed = [look_after(child, time.monotonic()) for child in self._children]
+            if self._keeper is not None:
+                changed.append(self._keeper.look(time.monotonic()))
+                self._head = self._keeper.head
+            if any(changed):
                 self._record()
             reap(keep=self._own_pids())
 
@@ -182,8 +187,7 @@ class Stack:
     def _start_ray(self, port: int) -> None:
         self.say("Ray head")
         assert self._runtime is not None  # noqa: S101  (typing: start made it)
-        web = {"QUBIX_DATABASE_URL_FILE": str(self._url_file("qubix_web")), **self._settings(port), "QUBIX_LIVE_HUB": "ray"}
-        self._head = start_head(self._runtime, extra_environment=web)
+        self._head = start_head(self._runtime, extra_environment=self._web_environment(port))
         where = self._head.where
         self.run.urls["ray_dashboard"] = where.dashboard_url
         self.run.ports |= {"ray": where.gcs_port, "ray_dashboard": where.dashboard_port}
@@ -191,6 +195,26 @@ class Stack:
         self.run.ports |= {"serve_fallback": where.serve_fallback_port}
         self.run.facts |= {"ray_address": where.address, "ray_token_file": where.token_path}
         self._record()
+
+    def _web_environment(self, port: int) -> dict[str, str]:
+        """What Serve's replicas inherit from the head that carries them."""
+        return {"QUBIX_DATABASE_URL_FILE": str(self._url_file("qubix_web")), **self._settings(port), "QUBIX_LIVE_HUB": "ray"}
+
+    def _keep_head(self) -> None:
+        assert self._head is not None  # noqa: S101  (typing: start made it)
+        port = self.run.ports["application"]
+
+        def launch(ended: Head) -> Head:
+            return launch_head(Path(self.run.runtime_dir), extra_environment=self._web_environment(port), again=ended.where)
+
+        named = {child.name: child for child in self._children}
+        self._keeper = HeadKeeper(
+            self._head, launch, web=named["web"], drivers=[named["fabric"]], sweep=self._end_strays, say=self.say, now=time.monotonic()
+        )
+
+    def _end_strays(self) -> None:
+        """What a head left behind when it was killed: its agents, its workers, HAProxy. They fell to this process, which adopts orphans."""
+        end(strays(os.getpid(), self._own_pids()), grace_s=0.0)
 
     def _start_controller(self) -> None:
         self.say("controller")

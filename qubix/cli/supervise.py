@@ -74,6 +74,8 @@ class Child:
     started_at: float = 0.0
     due_at: float = 0.0
     said: str = ""
+    held: bool = False
+    """Not started again by `look_after`, for what it needs is away."""
 
     def start(self) -> None:
         """Start it in a session of its own, output appended to its log."""
@@ -91,16 +93,22 @@ class Child:
             return ""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and not (stopping is not None and stopping.is_set()):
-            for line in self.output().splitlines():
-                if line.startswith(self.ready):
-                    self.said = line[len(self.ready) :].strip()
-                    return self.said
+            if self.said_ready():
+                return self.said
             if self.process is None or self.process.poll() is not None:
                 break
             time.sleep(0.05)
         raise Unavailable(
             f"{self.name} did not come up: {self.output()[-LOG_TAIL_BYTES:].strip()}", next_step=f"read {self.log}; then qubix doctor"
         )
+
+    def said_ready(self) -> bool:
+        """Whether its ready line has come since its last start; what stands behind the prefix is then in `said`."""
+        for line in self.output().splitlines():
+            if self.ready is not None and line.startswith(self.ready):
+                self.said = line[len(self.ready) :].strip()
+                return True
+        return False
 
     def output(self) -> str:
         """What it printed since its last start."""
@@ -112,6 +120,10 @@ class Child:
     def running(self) -> Running | None:
         """The process, None when it has ended."""
         return seen(self.process.pid) if self.process is not None and self.process.poll() is None else None
+
+    def ended(self) -> bool:
+        """Whether it was started and runs no more."""
+        return self.process is not None and self.process.poll() is not None
 
     def stop(self, grace_s: float = GRACE_S) -> None:
         """SIGTERM, then SIGKILL, to the process and everything below it."""
@@ -132,7 +144,7 @@ class Child:
 
 def look_after(child: Child, now: float) -> bool:
     """One look: restart a crashed child once its back-off is over. Returns: whether it was started again."""
-    if child.process is None or child.process.poll() is None or child.once:
+    if not child.ended() or child.once or child.held:
         return False
     if child.due_at == 0.0:
         child.failures = 1 if now - child.started_at > STEADY_S else child.failures + 1

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from qubix import observability
 from qubix.fabric import labels
+from qubix.fabric.head import await_head
 from qubix.fabric.reports import SqlNodeReports
 from qubix.kernel.errors import Invalid, QubixError, Unavailable
 from qubix.kernel.failpoints import reach
@@ -152,6 +153,7 @@ def _join(address: str) -> None:
 
     from qubix.fabric.agent_actor import NAMESPACE
 
+    await_head(address)
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
     except Exception as error:

@@ -15,7 +15,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from qubix.fabric.ingress import ingress_environment
 from qubix.fabric.process import RayProcess, RayStartFailed, free_ports, ray_environment, temporary_folder, write_token
+from qubix.kernel.errors import Unavailable
 
 FOLDER_LENGTH_MAX = 27
 HEAD_RESOURCE = "qubix_head"
@@ -29,6 +31,8 @@ _FEATURES = {
     "RAY_health_check_failure_threshold": "3",
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # A dead HAProxy is replaced after 3 failed checks; every 10 s, as by default, all agents would be cut off longer than a lease.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
 }
 
 
@@ -57,6 +61,14 @@ class Head:
     environment: dict[str, str] = field(repr=False)
     """What a driver of this cluster (Serve's deployment, the fabric daemon) needs in its environment."""
 
+    def alive(self) -> bool:
+        """Whether it runs: `ray start --block` ends within a second or so when GCS, raylet or dashboard have ended."""
+        return self.process.poll() is None
+
+    def answers(self) -> bool:
+        """Whether GCS and dashboard take connections now."""
+        return head_answers(f"127.0.0.1:{self.where.gcs_port}") and head_answers(f"127.0.0.1:{self.where.dashboard_port}")
+
     def stop(self, grace_s: float = 5.0) -> int:
         """End it and all of its processes."""
         return self.process.stop(grace_s)
@@ -69,15 +81,41 @@ def start_head(
     object_store_bytes: int = 120 << 20,
     extra_environment: Mapping[str, str] = {},
     host: str = "127.0.0.1",
-    gcs_port: int | None = None,
+    again: HeadAddress | None = None,
     timeout_s: float = START_TIMEOUT_S,
 ) -> Head:
     """Start a head and wait until its GCS answers.
 
-    Args: folder, private, existing, short; num_cpus, what the web layer's actors may count on; extra_environment, inherited by
-    Serve's replicas (paths only: every task can read it); host, the address that other nodes reach this machine by; gcs_port, fixed or
-    None for a free one; timeout_s, how long to wait.
+    Args: as of `launch_head`; timeout_s, how long to wait.
     Raises: RayStartFailed, ValueError for a folder too long.
+    """
+    head = launch_head(
+        folder, num_cpus=num_cpus, object_store_bytes=object_store_bytes, extra_environment=extra_environment, host=host, again=again
+    )
+    try:
+        _await_answer(head, timeout_s)
+    except BaseException:
+        head.stop(1.0)
+        raise
+    return head
+
+
+def launch_head(
+    folder: Path,
+    *,
+    num_cpus: int = 2,
+    object_store_bytes: int = 120 << 20,
+    extra_environment: Mapping[str, str] = {},
+    host: str = "127.0.0.1",
+    again: HeadAddress | None = None,
+) -> Head:
+    """Start a head and do not wait: `answers` tells when it is up, `alive` whether it gave up.
+
+    Args: folder, private, existing, short; num_cpus, what the web layer's actors may count on; extra_environment, inherited by
+    Serve's replicas (paths only: every task can read it); host, the address that other nodes reach this machine by; again, where a head
+    that has ended was: the new one takes its ports and its token, so whoever knew that one finds this one. It knows nobody, though:
+    the state of a head is nowhere but in its memory.
+    Raises: ValueError for a folder too long.
     """
     if len(str(folder)) > FOLDER_LENGTH_MAX:
         raise ValueError(
@@ -87,11 +125,16 @@ def start_head(
     if not token_path.exists():
         write_token(token_path, secrets.token_hex(32))
     gcs, dashboard, client, agent, agent_grpc, *proxy_ports = free_ports(9)
-    gcs = gcs_port or gcs
+    if again is not None:
+        gcs, dashboard, client = again.gcs_port, again.dashboard_port, again.client_port
+        proxy_ports[:3] = again.haproxy_stats_port, again.haproxy_metrics_port, again.serve_fallback_port
+        # `ray start` refuses an address that this file names while any raylet of this machine still clings to it.
+        (folder / "r" / "ray_current_cluster").unlink(missing_ok=True)
     proxy = folder / "p"
     proxy.mkdir(mode=0o700, exist_ok=True)
     own = {"TMPDIR": str(temporary_folder(folder))}
-    environment = ray_environment(token_path, {**_FEATURES, **own, **_proxy_environment(proxy, *proxy_ports), **extra_environment})
+    ingress = {**_proxy_environment(proxy, *proxy_ports), **ingress_environment(proxy)}
+    environment = ray_environment(token_path, {**_FEATURES, **own, **ingress, **extra_environment})
     where = HeadAddress(
         f"{host}:{gcs}", f"http://127.0.0.1:{dashboard}", str(token_path), str(folder / "r"), gcs, dashboard, client, *proxy_ports[:3]
     )
@@ -120,11 +163,6 @@ def start_head(
         log=folder / "head.log",
         record=folder / "head.pids",
     )
-    try:
-        _await_ready(process, (gcs, dashboard), timeout_s)
-    except BaseException:
-        process.stop(1.0)
-        raise
     (folder / "head.json").write_text(json.dumps(asdict(where)))
     driver = {k: v for k, v in environment.items() if k.startswith("RAY_")}
     return Head(process, where, driver)
@@ -150,16 +188,34 @@ def _proxy_environment(folder: Path, stats_port: int, metrics_port: int, fallbac
     }
 
 
-def _await_ready(process: RayProcess, ports: tuple[int, ...], timeout_s: float) -> None:
+def head_answers(address: str) -> bool:
+    """Whether something takes connections at a head's `host:port`. Blocks for a second at most."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1.0):
+        return True
+    return False
+
+
+def await_head(address: str, timeout_s: float = START_TIMEOUT_S) -> None:
+    """Wait until a head answers: Ray's own waiting takes half a minute at a time.
+
+    Args: address, `host:port`; anything else that Ray takes (`auto`) is left to Ray. Raises: Unavailable.
+    """
+    if not address.rpartition(":")[2].isdigit():
+        return
     deadline = time.monotonic() + timeout_s
-    waiting = list(ports)
-    while waiting:
-        if process.poll() is not None or time.monotonic() > deadline:
+    while not head_answers(address):
+        if time.monotonic() > deadline:
+            raise Unavailable(f"no Ray head answers at {address} for {timeout_s:.0f} s", next_step="qubix status; it is tried again")
+        time.sleep(0.1)
+
+
+def _await_answer(head: Head, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not head.answers():
+        if not head.alive() or time.monotonic() > deadline:
             raise RayStartFailed(
-                f"the Ray head did not come up within {timeout_s:.0f} s:\n{process.explain()}",
+                f"the Ray head did not come up within {timeout_s:.0f} s:\n{head.process.explain()}",
                 next_step="See the log named in the message.",
             )
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", waiting[0]), timeout=1):
-            waiting.pop(0)
-            continue
         time.sleep(0.1)

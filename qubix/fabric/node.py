@@ -19,6 +19,11 @@ AGENT_HOME_VARIABLE = "QUBIX_AGENT_HOME"
 """Names the agent's home folder to the processes of its own node; the folder holds the key, so only the path travels."""
 START_TIMEOUT_S = 60.0
 _STARTED = "Ray runtime started."
+_FEATURES = {
+    # How often a raylet asks whether the head still knows it. A head that was started again knows nobody, and says so: the raylet
+    # ends, and the machine joins again. The default is 60 s. While no head answers, a raylet waits 60 s before it gives up.
+    "RAY_raylet_liveness_self_check_interval_ms": "2000",
+}
 
 
 class VersionsDiffer(Conflict):
@@ -126,7 +131,7 @@ def start_node(settings: NodeSettings, timeout_s: float = START_TIMEOUT_S) -> Ra
     if settings.host is not None:
         arguments.append(f"--node-ip-address={settings.host}")
     environment = ray_environment(
-        settings.token_path, {AGENT_HOME_VARIABLE: str(settings.agent_home), "TMPDIR": str(temporary_folder(folder))}
+        settings.token_path, {**_FEATURES, AGENT_HOME_VARIABLE: str(settings.agent_home), "TMPDIR": str(temporary_folder(folder))}
     )
     process = RayProcess(arguments, environment=environment, log=log, record=folder / "node.pids")
     deadline = time.monotonic() + timeout_s

@@ -5,39 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any
 
 import psutil
 import pytest
 
-from tests.whole import STEPS, Consumer, Whole
+from tests.faults.under_way import machine_of, settled_once, under_way
+from tests.whole import Consumer, Whole
 
 pytestmark = pytest.mark.cluster
-OPEN_ESCROWS = ("PENDING", "LOCKED", "DISPUTED")
 
 
 @pytest.fixture
 def consumer(whole: Whole) -> Consumer:
     return Consumer(whole)
-
-
-def under_way(consumer: Consumer, steps: int = 16, pause_s: float = 0.5) -> str:
-    """A job that has stored a checkpoint and has some seconds left."""
-    job_id = consumer.run(STEPS, f"{steps} {pause_s}")
-    consumer.until(job_id, lambda job: job["progress"] >= 25, 40)
-    return job_id
-
-
-def machine_of(whole: Whole, job: dict[str, Any]) -> str:
-    return next(name for name, machine in whole.machines.items() if machine.node_id == job["attempts"][-1]["node_id"])
-
-
-def settled_once(whole: Whole, job: dict[str, Any]) -> None:
-    receipt = job["receipt"]
-    assert receipt["held"] == receipt["charged"] + receipt["refunded"]
-    assert receipt["charged"] == sum(attempt["charge"] for attempt in receipt["attempts"])
-    assert receipt["escrow_state"] not in OPEN_ESCROWS
-    assert whole.audit() == []
 
 
 @pytest.mark.parametrize("process", ["controller", "fabric"])

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qubix.cli import runfile
-from qubix.cli.processes import Running, alive, descendants, end, seen
+from qubix.cli.processes import Running, alive, descendants, end, seen, strays
 from qubix.cli.supervise import BACKOFF_MAX_S, Child, backoff_s, look_after, start_and_wait
 from qubix.kernel.errors import Conflict, Unavailable
 
@@ -136,3 +136,31 @@ def test_a_supervisor_that_crashes_without_a_word_is_reported_with_its_log_which
         start_and_wait([*PYTHON, "import sys; sys.exit('no such thing')"], tmp_path / "home", "the node")
     assert str(tmp_path / "home" / "supervisor.log") in refused.value.next_step
     assert "no such thing" in (tmp_path / "home" / "supervisor.log").read_text()
+
+
+def test_a_child_that_is_held_is_not_started_again(tmp_path: Path) -> None:
+    child = Child("crashing", [*PYTHON, "raise SystemExit(3)"], {}, tmp_path / "log")
+    child.start()
+    wait_for_end(child)
+    child.held = True
+    assert not look_after(child, time.monotonic() + 1000)
+    child.held = False
+    look_after(child, time.monotonic())
+    assert look_after(child, time.monotonic() + 1000)
+    child.stop()
+
+
+def test_strays_are_what_is_below_a_process_but_not_below_one_that_it_keeps() -> None:
+    kept = subprocess.Popen([*PYTHON, "import os, time\nif os.fork() == 0: time.sleep(60)\ntime.sleep(60)"])
+    stray = subprocess.Popen([*PYTHON, "import time; time.sleep(60)"])
+    try:
+        while not (below := descendants(kept.pid)):
+            time.sleep(0.01)
+        found = strays(os.getpid(), [kept.pid])
+        assert seen(stray.pid) in found
+        assert seen(kept.pid) not in found
+        assert below[0] not in found
+    finally:
+        end([one for one in map(seen, (kept.pid, stray.pid)) if one] + below, grace_s=0.0)
+        kept.wait()
+        stray.wait()

@@ -1,0 +1,84 @@
+"""The Ray head dies, in part or whole: another takes its place by itself, and what was asked of the platform is done."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from qubix.cli import runfile
+from qubix.cli.processes import strays
+from qubix.kernel.errors import QubixError
+from tests.faults.under_way import settled_once, under_way, until_all_free
+from tests.whole import STEPS, Consumer, Whole
+
+pytestmark = pytest.mark.cluster
+BACK_S = 60.0
+"""From the head's death until the job that ran runs again."""
+
+
+@pytest.fixture
+def consumer(whole: Whole) -> Consumer:
+    return Consumer(whole)
+
+
+def recorded(whole: Whole) -> dict[str, int]:
+    """The pids of run.json: Ray's as `ray/<pid>`."""
+    run = runfile.read(whole.data_dir)
+    assert run is not None
+    return {name: process.pid for name, process in run.processes.items()}
+
+
+def head_of(whole: Whole) -> list[psutil.Process]:
+    """`ray start` of the head, and all that descends from it."""
+    pids = [pid for name, pid in recorded(whole).items() if name.startswith("ray/")]
+    return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+
+
+def runs_again(consumer: Consumer, job_id: str, deadline: float) -> dict[str, Any]:
+    """Look, through whatever is missing meanwhile, until the job runs in a second attempt."""
+    seen: object = None
+    while time.monotonic() < deadline:
+        with contextlib.suppress(QubixError, httpx.HTTPError):
+            seen = job = consumer.job(job_id)
+            if job["state"] == "RUNNING" and len(job["attempts"]) == 2 and job["attempts"][1]["running_at"] is not None:
+                return job
+        time.sleep(0.1)
+    raise AssertionError(f"{job_id} does not run again within {BACK_S} s: {seen}")
+
+
+@pytest.mark.parametrize("victim", ["gcs_server", "raylet", "everything"])
+def test_a_job_runs_again_within_60_s_of_the_death_of_the_ray_head(whole: Whole, consumer: Consumer, victim: str) -> None:
+    jobs = [under_way(consumer, steps=400) for _ in whole.machines]
+    waiting = consumer.run(STEPS, "1 0.1", wait_s=3600)
+    before = recorded(whole)
+    deadline = time.monotonic() + BACK_S
+    for process in head_of(whole):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if victim in ("everything", process.name()):
+                os.kill(process.pid, signal.SIGKILL)
+    for job_id in jobs:
+        job = runs_again(consumer, job_id, deadline)
+        assert job["attempts"][0]["state"] in ("LOST", "FAILED")
+        assert job["attempts"][1]["resumed_from"] is not None
+    after = recorded(whole)
+    assert {name: before[name] for name in ("postgres", "controller")} == {name: after[name] for name in ("postgres", "controller")}
+    assert not any(psutil.pid_exists(pid) for name, pid in before.items() if name.startswith("ray/"))
+    supervisor = runfile.read(whole.data_dir).supervisor  # type: ignore[union-attr]
+    assert strays(supervisor.pid, after.values()) == []  # type: ignore[union-attr]
+    for machine in whole.machines.values():
+        machine.named("raylet/raylet")
+        machine.named("ray::NodeAgent")
+    for job_id in jobs:
+        consumer.client.post(f"/api/jobs/{job_id}/cancel", {})
+        settled_once(whole, consumer.ended(job_id))
+    kept = consumer.ended(waiting)
+    assert kept["state"] == "COMPLETED"
+    settled_once(whole, kept)
+    until_all_free(whole)
