@@ -18,6 +18,7 @@ from qubix.live.hub import Hub, LiveHub, LocalRelay
 from qubix.live.store import PostgresReader
 from qubix.observability import logger
 from qubix.postgres import outbox
+from qubix.scheduling.model import WEB_BEAT_S
 from serve_app.breaker import Breaker
 from serve_app.callers import KnownCallers
 from serve_app.incoming import Incoming
@@ -53,6 +54,7 @@ class Web:
         """Run the replica's loops around the application's life."""
         await self._start_feed()
         loops = [self.feed.run(), self.hub.run(), self._hear_events(), self._publish(), self._send_desired(), self._check_clients()]
+        loops.append(self._beat())
         tasks = [asyncio.create_task(loop) for loop in loops]
         try:
             yield
@@ -66,6 +68,18 @@ class Web:
             except Exception as error:
                 log.warning("waiting for the database", error=type(error).__name__)
                 await asyncio.sleep(PAUSE_S)
+
+    async def _beat(self) -> None:
+        """Tell the scheduler that agents can be heard: what they do not say while no replica lives is not their silence."""
+        begun = True
+        while True:
+            try:
+                async with scope(self.resources) as s:
+                    await s.sessions.beat(begun=begun)
+                begun = False
+            except Exception as error:
+                log.warning("cannot beat", error=type(error).__name__)
+            await asyncio.sleep(WEB_BEAT_S)
 
     async def _hear_events(self) -> None:
         async with self.resources.listen("events") as listener:

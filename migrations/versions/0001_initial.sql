@@ -816,6 +816,23 @@ CREATE FUNCTION public.wallet_of(p_user uuid, p_asset smallint) RETURNS bigint
     AS $$
   SELECT id FROM accounts WHERE owner_id = p_user AND asset = p_asset AND kind = 'wallet'
 $$;
+CREATE FUNCTION public.web_beat(p_begun boolean, p_gap_max_s double precision) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+  b sweeper_beats;
+  paused boolean;
+BEGIN
+  INSERT INTO sweeper_beats (name, at) VALUES ('web', clock_timestamp()) ON CONFLICT DO NOTHING;
+  SELECT * INTO b FROM sweeper_beats WHERE name = 'web' FOR UPDATE;
+  paused := b.at < clock_timestamp() - make_interval(secs => p_gap_max_s);
+  UPDATE sweeper_beats SET at = clock_timestamp(), gap_s = extract(epoch FROM clock_timestamp() - b.at),
+    resumed_at = CASE WHEN paused THEN clock_timestamp() ELSE resumed_at END WHERE name = 'web';
+  IF paused AND p_begun THEN
+    UPDATE nodes SET socket_open = false WHERE socket_open AND last_status_at < b.at;
+  END IF;
+END $$;
 CREATE FUNCTION public.withdraw(p_hold uuid, p_user uuid, p_asset smallint, p_amount bigint, p_address text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
@@ -1744,7 +1761,8 @@ COMMENT ON COLUMN public.signer_keys.sealed IS 'the seed, encrypted under the si
 CREATE TABLE public.sweeper_beats (
     name text NOT NULL,
     at timestamp with time zone NOT NULL,
-    gap_s double precision DEFAULT '0'::double precision NOT NULL
+    gap_s double precision DEFAULT '0'::double precision NOT NULL,
+    resumed_at timestamp with time zone
 );
 CREATE VIEW public.treasury_audit AS
  SELECT 'recorded chain rows sum to what the chain account says'::text AS rule,
@@ -2319,6 +2337,8 @@ REVOKE ALL ON FUNCTION public.sign_sweep(p_id uuid, p_source text, p_destination
 GRANT ALL ON FUNCTION public.sign_sweep(p_id uuid, p_source text, p_destination text, p_amount bigint, p_tick bigint, p_encoded bytea, p_tx_id text, p_before_transfers bigint, p_before_amount bigint) TO qubix_signer;
 REVOKE ALL ON FUNCTION public.transfer_id(p_subject uuid, p_step text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.wallet_of(p_user uuid, p_asset smallint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION public.web_beat(p_begun boolean, p_gap_max_s double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.web_beat(p_begun boolean, p_gap_max_s double precision) TO qubix_web;
 REVOKE ALL ON FUNCTION public.withdraw(p_hold uuid, p_user uuid, p_asset smallint, p_amount bigint, p_address text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.withdraw(p_hold uuid, p_user uuid, p_asset smallint, p_amount bigint, p_address text) TO qubix_web;
 REVOKE ALL ON FUNCTION public.withdrawn(p_hold uuid, p_captured boolean, p_tx_id text, p_tick bigint, p_proof text) FROM PUBLIC;

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from qubix.escrow.model import AttemptEnd, Fault, Line, Use
 from qubix.jobs.model import AttemptState, JobState
 from qubix.kernel.money import Qu
-from qubix.scheduling.model import INPUT_BYTES_PER_S, UPLOAD_MAX_S, Live, Rules
+from qubix.scheduling.model import INPUT_BYTES_PER_S, UPLOAD_MAX_S, WEB_GAP_S, WEB_RETURN_S, Live, Rules
 
 _LIVE: Final = "('CREATED', 'ACCEPTED', 'RUNNING')"
 
@@ -27,6 +27,9 @@ SELECT a.id AS attempt_id, a.job_id, j.owner_id, a.node_id, a.provider_id, j.sta
        clock_timestamp() AS now, a.created_at, a.renewed_at, a.running_at, a.reported_at, a.start_deadline_at, j.cancel_requested_at,
        n.dead_at AS node_dead_at, n.socket_open, a.exit, a.exit_code, a.signal, a.reason_detail, a.restore_failed, a.agent_ms,
        a.storage_failed_at IS NOT NULL AS storage_failed,
+       coalesce((SELECT b.at < clock_timestamp() - make_interval(secs => :web_gap_s)
+                        OR b.resumed_at > clock_timestamp() - make_interval(secs => :web_return_s)
+                 FROM sweeper_beats b WHERE b.name = 'web'), false) AS web_away,
        EXISTS (SELECT FROM attempts t WHERE t.job_id = j.id AND t.node_id <> a.node_id AND t.exit = 'killed')
          AS killed_elsewhere,
        least((j.limits ->> 'disk_bytes')::float8 / :bytes_per_s, :upload_max_s) AS upload_s
@@ -48,6 +51,8 @@ ORDER BY a.id LIMIT :most
 """)  # noqa: S608  (a constant)
 
 _UPLOAD: Final = {"bytes_per_s": float(INPUT_BYTES_PER_S), "upload_max_s": UPLOAD_MAX_S}
+
+_WEB: Final = {"web_gap_s": WEB_GAP_S, "web_return_s": WEB_RETURN_S}
 
 _REPORTED: Final = sa.text(f"""
 SELECT a.id FROM attempts a WHERE a.state IN {_LIVE} AND a.reported_at IS NOT NULL ORDER BY a.reported_at LIMIT :most
@@ -144,7 +149,7 @@ class EndStore:
         """The attempt under the locks of its node, its job and itself."""
         if await self._connection.scalar(_LOCK_NODE, {"id": attempt_id}) is None:
             return None
-        row = (await self._connection.execute(_LOCK, {"id": attempt_id, **_UPLOAD})).one_or_none()
+        row = (await self._connection.execute(_LOCK, {"id": attempt_id, **_UPLOAD, **_WEB})).one_or_none()
         if row is None:
             return None
         values = dict(row._mapping)

@@ -34,7 +34,8 @@ class Ending:
     Args: exit, exit_code, signal, detail as the agent reported; node_died, the fabric declared the node dead, or its
         socket closed, within DEATH_WINDOW_S of the report; cancel_requested; restore_failed, as reported;
         killed_elsewhere, an earlier attempt of this job was killed on another node too; cut_short, it did
-        not run for its whole limit, by the stricter of the two clocks that also meter it.
+        not run for its whole limit, by the stricter of the two clocks that also meter it; web_away, the web layer is away, or was a
+        moment ago: with the Ray head that carried it, the runners on all nodes end.
     """
 
     exit: Exit
@@ -46,6 +47,7 @@ class Ending:
     restore_failed: bool = False
     killed_elsewhere: bool = False
     cut_short: bool = False
+    web_away: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,10 +73,11 @@ def judge(ending: Ending, *, retry_own_failures: bool = False) -> Verdict:
         return Verdict(AttemptStep.SUCCEED, Fault.NONE, "succeeded", "", False)
     if ending.cancel_requested:
         return Verdict(AttemptStep.CANCEL, Fault.NONE, "cancelled", "cancelled by its owner", False)
+    absent = Fault.PLATFORM if ending.web_away else Fault.PROVIDER
     if ending.node_died:
-        return Verdict(AttemptStep.LOSE, Fault.PROVIDER, "node_lost", "the node died while the job ran", True)
+        return Verdict(AttemptStep.LOSE, absent, "node_lost", "the node died while the job ran", True)
     if ending.exit is Exit.SANDBOX_FAILED:
-        return Verdict(AttemptStep.FAIL, Fault.PROVIDER, "sandbox_failed", ending.detail or "the sandbox did not start", True)
+        return Verdict(AttemptStep.FAIL, absent, "sandbox_failed", ending.detail or "the sandbox did not start", True)
     if ending.exit is Exit.INPUT_FAILED:
         return Verdict(AttemptStep.FAIL, Fault.PLATFORM, "input_failed", ending.detail or "an input could not be fetched", True)
     if ending.exit is Exit.TIME_LIMIT and ending.cut_short:

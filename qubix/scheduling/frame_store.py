@@ -160,6 +160,10 @@ class FrameStore:
         )
         return rows.rowcount > 0
 
+    async def beat(self, *, begun: bool, gap_max_s: float) -> None:
+        """The web layer lives. Args: begun, this replica has just begun; gap_max_s, a longer pause of all replicas is noted."""
+        await self._connection.execute(sa.text("SELECT web_beat(:begun, :gap_max_s)"), {"begun": begun, "gap_max_s": gap_max_s})
+
     async def by_token(self, token_hash: bytes) -> tuple[UUID, UUID] | None:
         """(node, session) of a session's token."""
         row = (

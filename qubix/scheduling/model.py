@@ -25,6 +25,11 @@ LIMIT_GRACE_S: Final = 30.0
 RUNNING_LATE_MS: Final = 30_000
 """How much later than the start its `running` may have been stored: so much less the database's clock may show of a whole run."""
 
+WEB_BEAT_S: Final = 2.0
+WEB_GAP_S: Final = 6.0
+"""When no replica of the web layer has beaten for this long, no agent is heard: the platform is away, not its nodes."""
+WEB_RETURN_S: Final = 60.0
+"""So long after the web layer is back, what became of an attempt meanwhile is not laid at its provider's door."""
 AGENT_LOG_BYTES_MAX: Final = 1 << 20
 """How much of an agent's own lines is kept per attempt, beside the job's output."""
 
@@ -57,7 +62,7 @@ class Live:
 
     Args: now, that clock; counted, this job's attempts that count as tries, this one included; declines, those that do
         not; agent_ms, as reported with its end; upload_s, how long its results may take over a slow link; storage_failed, the
-        platform could not store what the attempt sent last.
+        platform could not store what the attempt sent last; web_away, the web layer is away, or was a moment ago.
     """
 
     attempt_id: UUID
@@ -93,6 +98,7 @@ class Live:
     agent_ms: int | None = None
     upload_s: float = 0.0
     storage_failed: bool = False
+    web_away: bool = False
 
     @property
     def is_live(self) -> bool:
@@ -116,6 +122,7 @@ class Live:
             restore_failed=self.restore_failed,
             killed_elsewhere=self.killed_elsewhere,
             cut_short=self._cut_short(),
+            web_away=self.web_away,
         )
 
     def _cut_short(self) -> bool:
@@ -160,6 +167,8 @@ def _lost(live: Live, reason: str, detail: str) -> Verdict:
     if live.storage_failed:
         # It would have ended, or its work been kept, had its bytes been taken: neither side answers for that.
         return Verdict(AttemptStep.LOSE, Fault.PLATFORM, "storage_failed", f"{detail}; the platform could not store what it sent", True)
+    if live.web_away:
+        return Verdict(AttemptStep.LOSE, Fault.PLATFORM, reason, f"{detail}; the platform's web layer was away", True)
     return Verdict(AttemptStep.LOSE, Fault.PROVIDER, reason, detail, True)
 
 

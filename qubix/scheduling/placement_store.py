@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from qubix.capacity.model import DeviceUse
 from qubix.kernel.money import Qu
 from qubix.market.model import Needs
-from qubix.scheduling.model import Rules
+from qubix.scheduling.model import WEB_GAP_S, Rules
 from qubix.scheduling.placement import Candidate, Slot, Wanted
 
 # Nodes that just lost or declined the job are barred for a while, and taken afterwards only if there is no other. The bar
@@ -31,8 +31,10 @@ WHERE j.state = 'PENDING' AND j.cancel_requested_at IS NULL
 ORDER BY j.pending_at, j.id LIMIT :most
 """)
 
-_EXCUSE: Final = """
+# Whatever was told of a node's socket: while no replica of the web layer lives, nothing reaches the node.
+_EXCUSE: Final = f"""
 CASE WHEN n.state <> 'online' THEN n.state
+     WHEN (SELECT b.at < clock_timestamp() - interval '{WEB_GAP_S} seconds' FROM sweeper_beats b WHERE b.name = 'web') THEN 'web layer away'
      WHEN NOT n.socket_open OR n.session IS NULL THEN 'not connected'
      WHEN n.draining THEN 'draining'
      WHEN n.paused THEN 'paused'
@@ -41,7 +43,7 @@ CASE WHEN n.state <> 'online' THEN n.state
      WHEN n.metrics_at < clock_timestamp() - make_interval(secs => :silence_s) THEN 'stale'
      WHEN NOT (node_window(n.id, clock_timestamp())).is_open THEN 'outside its hours'
      ELSE '' END
-"""
+"""  # noqa: S608  (a constant)
 
 _OFFERS: Final = sa.text(f"""
 SELECT o.id, o.node_id, n.provider_id, n.name, o.model, n.region, o.price_per_hour, o.asset, o.tflops, o.verified, o.reliability,

@@ -19,6 +19,7 @@ from qubix.agent.protocol import PROTOCOL_VERSION, Desired, Down, Hello, Status,
 from qubix.kernel.errors import Conflict, Unauthenticated
 from qubix.kernel.events import Event, EventType
 from qubix.kernel.ids import new_id
+from qubix.scheduling.model import WEB_GAP_S
 
 if TYPE_CHECKING:
     from qubix.capacity.service import CapacityService
@@ -134,6 +135,10 @@ class SessionsService:
         """The session's socket is gone; a node that the fabric then declares dead loses its attempts at once."""
         if await self._store.close_socket(node_id, session):
             self._wake("jobs", "")
+
+    async def beat(self, *, begun: bool) -> None:
+        """Tell that the web layer lives, every WEB_BEAT_S. Args: begun, this replica has just begun, and had no socket before."""
+        await self._store.beat(begun=begun, gap_max_s=WEB_GAP_S)
 
     async def authenticate(self, token: str) -> tuple[UUID, UUID]:
         """(node, session) of a session's bearer token. Raises: Unauthenticated."""

@@ -15,6 +15,8 @@ sweeper_beats = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("gap_s", sa.Float, nullable=False, server_default="0"),
+    # When the last pause that was too long ended.
+    sa.Column("resumed_at", sa.DateTime(timezone=True)),
 )
 declare_sql(__file__, "scheduling.sql", order=80)
 
