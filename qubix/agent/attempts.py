@@ -235,8 +235,7 @@ class AttemptRun:
                 ),
             )
         elif isinstance(event, RestoreFailed):
-            self._restore_failed = True
-            self._say(journal, f"the job could not use its checkpoint: {event.reason}")
+            self._note_restore_failed(journal, event.reason)
         elif isinstance(event, Ended):
             reach("agent.sandbox_ended")
             self._conclude(journal, event)
@@ -271,6 +270,13 @@ class AttemptRun:
             ran_ms=event.ran_ms,
         )
         self._spool(journal, frame)
+
+    def _note_restore_failed(self, journal: Journal, reason: str) -> None:
+        """The job's own word, which counts only where there was a checkpoint."""
+        if self.attempt.spec.restore is None:
+            return
+        self._restore_failed = True
+        self._say(journal, f"the job could not use its checkpoint: {reason}")
 
     # -- after --------------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ All access goes by descriptor, so a folder that is renamed or replaced meanwhile
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Final
 
 DEPTH_MAX: Final = 16
+USAGE_DEPTH_MAX: Final = 64
+"""Deeper than this, disk use is not counted, and an attempt that goes there is ended."""
 FILES_MAX: Final = 1000
 ENTRIES_MAX: Final = 20_000
 REJECTED_MAX: Final = 100
@@ -101,7 +104,7 @@ def collect(folder: int, spool: Path, *, size_max: int, prefix: str) -> Iterator
     size_max: bytes over all files; a sparse file counts by its apparent size.
     """
     taken = size = 0
-    for count, (name, parent, entry, depth) in enumerate(_walk(folder)):
+    for count, (name, parent, entry, depth) in enumerate(_walk(folder, DEPTH_MAX)):
         if count >= ENTRIES_MAX:
             yield Refused("…", f"more than {ENTRIES_MAX} entries")
             return
@@ -123,17 +126,29 @@ def collect(folder: int, spool: Path, *, size_max: int, prefix: str) -> Iterator
             yield Taken(name, copy.target, copy.sha256, copy.size)
 
 
-def usage(folder: int) -> tuple[int, int]:
-    """Bytes on disk and entries below `folder`, counting a little beyond ENTRIES_MAX; a walk that races with the job is approximate."""
+@dataclass(frozen=True)
+class Usage:
+    """What a folder takes: bytes on disk; entries, counted a little beyond ENTRIES_MAX; uncounted, it nests deeper than is looked into."""
+
+    size: int
+    entries: int
+    uncounted: bool = False
+
+
+def usage(folder: int) -> Usage:
+    """What lies below `folder` (a descriptor); a walk that races with the job is approximate."""
     total = entries = 0
-    for entries, (_, parent, entry, _) in enumerate(_walk(folder, folders=True), start=1):
+    for entries, (_, parent, entry, depth) in enumerate(_walk(folder, USAGE_DEPTH_MAX, folders=True), start=1):
         if entries > ENTRIES_MAX + 1000:
             break
         try:
-            total += os.stat(entry, dir_fd=parent, follow_symlinks=False).st_blocks * 512
+            found = os.stat(entry, dir_fd=parent, follow_symlinks=False)
         except OSError:
             continue
-    return total, entries
+        total += found.st_blocks * 512
+        if depth > USAGE_DEPTH_MAX and stat.S_ISDIR(found.st_mode):
+            return Usage(total, entries, uncounted=True)
+    return Usage(total, entries)
 
 
 def _copied(copy: Copy) -> Copy:
@@ -146,31 +161,54 @@ def _copied(copy: Copy) -> Copy:
     return copy
 
 
-def _walk(root: int, *, folders: bool = False) -> Iterator[tuple[str, int, str, int]]:
-    """(path, descriptor of the parent, entry, depth) of every entry; folders below DEPTH_MAX are entries, not entered."""
-    pending = [(os.open(".", _FOLDER, dir_fd=root), "", 1)]
+def _walk(root: int, depth_max: int, *, folders: bool = False) -> Iterator[tuple[str, int, str, int]]:
+    """(path, descriptor of the parent, entry, depth) of every entry, depth first; what lies below depth_max are entries, not entered."""
+    levels: list[tuple[int, str, Iterator[str]]] = []
     try:
-        while pending:
-            parent, path, depth = pending.pop()
-            try:
-                for entry in sorted(os.listdir(parent)):
-                    inner = _enter(parent, entry) if depth <= DEPTH_MAX and len(pending) < 500 else None
-                    if inner is not None:
-                        pending.append((inner, f"{path}{entry}/", depth + 1))
-                    if inner is None or folders:
-                        yield path + entry, parent, entry, depth
-            finally:
-                os.close(parent)
+        _push(levels, _listable(root), "")
+        while levels:
+            parent, path, entries = levels[-1]
+            entry = next(entries, None)
+            if entry is None:
+                os.close(levels.pop()[0])
+                continue
+            depth = len(levels)
+            inner = _enter(parent, entry) if depth <= depth_max else None
+            _push(levels, inner, f"{path}{entry}/")
+            if inner is None or folders:
+                yield path + entry, parent, entry, depth
     finally:
-        for descriptor, _, _ in pending:
+        for descriptor, _, _ in levels:
             os.close(descriptor)
+
+
+def _push(levels: list[tuple[int, str, Iterator[str]]], folder: int | None, path: str) -> None:
+    if folder is None:
+        return
+    levels.append((folder, path, iter(())))
+    with contextlib.suppress(OSError):
+        levels[-1] = (folder, path, iter(sorted(os.listdir(folder))))
 
 
 def _enter(parent: int, entry: str) -> int | None:
     try:
-        return os.open(entry, _FOLDER, dir_fd=parent)
+        place = os.open(entry, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     except OSError:
         return None
+    try:
+        return _listable(place)
+    finally:
+        os.close(place)
+
+
+def _listable(place: int) -> int | None:
+    """Open a folder for reading, whatever its mode: one that a job has closed would hide from the count what is in it."""
+    with contextlib.suppress(OSError):
+        found = os.fstat(place)
+        if found.st_uid == os.geteuid() and found.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+            os.chmod(f"/proc/self/fd/{place}", stat.S_IRWXU)
+        return os.open(".", _FOLDER, dir_fd=place)
+    return None
 
 
 def _open_regular(folder: int, name: str, size_max: int) -> int:

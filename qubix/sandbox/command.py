@@ -39,8 +39,7 @@ class Places:
 class Descriptors:
     """Numbers of open files that bubblewrap or the first process inside reads or writes."""
 
-    allow: int
-    refuse: int
+    filters: tuple[int, ...]
     info: int
     passwd: int
     hosts: int
@@ -120,7 +119,7 @@ def bwrap_arguments(
     arguments += ["--chdir", OUTPUT, "--remount-ro", "/"]
     for key, value in environment(spec, places, descriptors).items():
         arguments += ["--setenv", key, value]
-    filters = ["--add-seccomp-fd", str(descriptors.allow), "--add-seccomp-fd", str(descriptors.refuse)]
+    filters = [word for number in descriptors.filters for word in ("--add-seccomp-fd", str(number))]
     return [*arguments, *filters, "--info-fd", str(descriptors.info)]
 
 

@@ -15,6 +15,7 @@ import sys
 import types
 
 OPEN_FILES = 4096
+WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGALRM}
 
 
 def limit(kind: int, value: int) -> None:
@@ -65,14 +66,27 @@ def keep_only(control: int) -> None:
 
 
 def serve(child: int, status: int) -> None:
-    """Reap until the job has ended, and say how."""
+    """Reap until the job has ended, and say how. Signals are taken one at a time, by no handler: a storm of them cannot interrupt anything."""
     while True:
-        pid, code = os.wait()
+        number = signal.sigwait(WATCHED)
+        if number == signal.SIGALRM:
+            over(number, status)
+        elif number == signal.SIGTERM:
+            os.kill(child, signal.SIGTERM)  # not reaped yet, so the number is still its own
+        else:
+            reap(child, status)
+
+
+def reap(child: int, status: int) -> None:
+    """Bury whoever has died; after the job itself, say how it ended, and end everything."""
+    while True:
+        pid, code = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
         if pid == child:
-            break
-    ended = os.waitstatus_to_exitcode(code)
-    os.write(status, b"exit %d\n" % ended if ended >= 0 else b"signal %d\n" % -ended)
-    os._exit(ended if ended >= 0 else 128 - ended)
+            ended = os.waitstatus_to_exitcode(code)
+            os.write(status, b"exit %d\n" % ended if ended >= 0 else b"signal %d\n" % -ended)
+            os._exit(ended if ended >= 0 else 128 - ended)
 
 
 def over(number: int, status: int) -> None:
@@ -95,19 +109,16 @@ def main() -> None:
     if os.read(go, 1) != b"g":
         os._exit(125)
     os.close(go)
-    # A SIGTERM that comes before this process can pass it on must wait: without a handler, process 1 never gets it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    # Blocked from before the job exists: without a handler, process 1 gets a signal only by asking for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     child = os.fork()
     if child == 0:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
         keep_only(control)
         return run(entry, folders)
     os.close(control)
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     # The job may signal this process too: its end must then read as the job's own doing.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, lambda *_: over(signal.SIGALRM, status))
     signal.alarm(end_s)
     return serve(child, status)
 

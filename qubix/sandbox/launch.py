@@ -88,17 +88,16 @@ def start(
     if uid is not None:
         sources = command.sources(spec, places, own_volume=template is not None)
         reach = command.Reach(_cover(), sources, folder.path if template else None)
-    filters = seccomp.filters(_private(spec.base / "seccomp"))
+    programs = seccomp.filters(_private(spec.base / "seccomp"))[: 3 if rlimit_memory else 2]
     with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
         pipes = {name: os.pipe() for name in ("out", "err", "control", "status", "info", "go")}
         for name, (reading, writing) in pipes.items():
             theirs.callback(os.close, reading if name == "go" else writing)
             ours.callback(os.close, writing if name == "go" else reading)
-        files = [theirs.enter_context(_memory(content)) for content in (*filters, command.PASSWD, command.HOSTS)]
-        allow, refuse, passwd, hosts = files
+        files = [theirs.enter_context(_memory(content)) for content in (*programs, command.PASSWD, command.HOSTS)]
+        *filters, passwd, hosts = files
         descriptors = command.Descriptors(
-            allow=allow,
-            refuse=refuse,
+            filters=tuple(filters),
             passwd=passwd,
             hosts=hosts,
             info=pipes["info"][1],

@@ -7,6 +7,7 @@ import functools
 import os
 import select
 import signal
+import stat
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -98,6 +99,22 @@ def resident_bytes(pids: Iterable[int]) -> int:
         with contextlib.suppress(OSError, ValueError, IndexError):
             total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
     return total
+
+
+def unlinked_bytes(pids: Iterable[int], device: int) -> int:
+    """Bytes on disk of open files that no folder names any more, on the file system with that device number."""
+    found: dict[int, int] = {}
+    for pid in pids:
+        try:
+            names = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        for name in names:
+            with contextlib.suppress(OSError):
+                file = os.stat(f"/proc/{pid}/fd/{name}")
+                if file.st_dev == device and file.st_nlink == 0 and stat.S_ISREG(file.st_mode):
+                    found[file.st_ino] = file.st_blocks * 512
+    return sum(found.values())
 
 
 @functools.cache

@@ -268,11 +268,25 @@ class _Sandbox:
             self._look_every_s = max(LOOK_S, 10 * (self._looked_at - now))
 
     def _look_at_disk(self) -> None:
-        used, entries = map(sum, zip(*map(collect.usage, self._folders), strict=True))
+        found = [collect.usage(folder) for folder in self._folders]
+        used = sum(one.size for one in found) + processes.unlinked_bytes(
+            processes.descendants(self.inside.pid), os.fstat(self._output).st_dev
+        )
         if used > self.spec.limits.disk_bytes:
             self._condemn(Exit.DISK_LIMIT, f"it wrote {used} bytes, {self.spec.limits.disk_bytes} were allowed")
-        elif entries > volume.FILES_MAX:
+        elif sum(one.entries for one in found) + self._entries_in_memory() > volume.FILES_MAX:
             self._condemn(Exit.DISK_LIMIT, f"it made more than {volume.FILES_MAX} files")
+        elif any(one.uncounted for one in found):
+            self._condemn(Exit.DISK_LIMIT, f"its folders nest deeper than {collect.USAGE_DEPTH_MAX}")
+
+    def _entries_in_memory(self) -> int:
+        """Files in /tmp and /dev/shm. Empty ones have no bytes that their limit counts, but each takes memory of the kernel."""
+        entries = 0
+        for path in ("tmp", "dev/shm"):
+            with contextlib.suppress(OSError):
+                system = os.statvfs(f"/proc/{self.inside.pid}/root/{path}")
+                entries += system.f_files - system.f_ffree
+        return entries
 
     def _look_at_memory(self) -> None:
         """An rlimit holds each process; nothing but looking holds their sum."""

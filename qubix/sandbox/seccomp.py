@@ -1,7 +1,8 @@
 """The system-call filters: an allow-list of our own, default EPERM, compiled to BPF once.
 
 Some rules depend on an argument: clone may not open a namespace, socket may not choose a family that the network
-namespace does not contain, ioctl may not type into a terminal. clone3 hides its flags behind a pointer that no filter
+namespace does not contain, ioctl may not type into a terminal, prlimit64 may not touch another process: the limits of the
+sandbox's first process decide whether it can still say how the job ended. clone3 hides its flags behind a pointer that no filter
 can read; ENOSYS makes the C library fall back to clone.
 """
 
@@ -38,19 +39,21 @@ def allowed_names() -> tuple[str, ...]:
 
 
 @functools.cache
-def filters(cache: Path) -> tuple[bytes, bytes]:
-    """Two BPF programs, both to be loaded: the allow-list, and the requests that ioctl must refuse.
+def filters(cache: Path) -> tuple[bytes, bytes, bytes]:
+    """Three BPF programs: the allow-list, the requests that ioctl must refuse, and what holds memory unseen.
 
+    The first two are always loaded, the third where no cgroup counts memory.
     cache: a private folder where they are kept, since loading libseccomp takes longer than starting a sandbox.
     Raises: SandboxUnavailable when libseccomp is missing.
     """
     ingredients = [Path(__file__).read_bytes(), "\n".join(allowed_names()).encode(), platform.machine().encode()]
     key = hashlib.sha256(b"\0".join(ingredients)).hexdigest()[:16]
-    kept = cache / f"allow-{key}.bpf", cache / f"refuse-{key}.bpf"
+    kept = [cache / f"{name}-{key}.bpf" for name in ("allow", "refuse", "unseen")]
     try:
-        return kept[0].read_bytes(), kept[1].read_bytes()
+        allow, refuse, unseen = (path.read_bytes() for path in kept)
+        return allow, refuse, unseen
     except FileNotFoundError:
-        programs = _allow_list(_libseccomp()), _ioctl_refusals(_libseccomp())
+        programs = _allow_list(_libseccomp()), _ioctl_refusals(_libseccomp()), _unseen_memory(_libseccomp())
         for path, program in zip(kept, programs, strict=True):
             part = path.with_name(f"{path.name}.{os.getpid()}")
             part.write_bytes(program)
@@ -89,6 +92,7 @@ def _allow_list(s: Any) -> bytes:
     program.add_rule(s.ALLOW, "socket", s.Arg(0, s.EQ, AF_NETLINK), s.Arg(2, s.EQ, NETLINK_ROUTE))
     program.add_rule(s.ALLOW, "socketpair", s.Arg(0, s.EQ, AF_UNIX))
     program.add_rule(s.ALLOW, "personality", s.Arg(0, s.EQ, LOW_32))
+    program.add_rule(s.ALLOW, "prlimit64", s.Arg(0, s.MASKED_EQ, LOW_32, 0))
     program.add_rule(s.ALLOW, "ioctl")
     return _exported(program)
 
@@ -101,6 +105,14 @@ def _ioctl_refusals(s: Any) -> bytes:
     program = s.SyscallFilter(s.ALLOW)
     for request in (TIOCSTI, TIOCLINUX):
         program.add_rule(s.ERRNO(errno.EPERM), "ioctl", s.Arg(1, s.MASKED_EQ, LOW_32, request))
+    return _exported(program)
+
+
+def _unseen_memory(s: Any) -> bytes:
+    """Files that lie in memory alone and segments that nobody has attached: in no process's own, so no look at processes finds them."""
+    program = s.SyscallFilter(s.ALLOW)
+    program.add_rule(s.ERRNO(errno.ENOSYS), "memfd_create")
+    program.add_rule(s.ERRNO(errno.ENOSYS), "shmget")
     return _exported(program)
 
 

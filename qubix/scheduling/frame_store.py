@@ -71,9 +71,10 @@ UPDATE attempts a SET state = 'ACCEPTED', accepted_at = clock_timestamp(), renew
 WHERE a.id = :id RETURNING extract(epoch FROM start_deadline_at - accepted_at)::float8
 """)
 
+# Who was given no checkpoint cannot have failed to restore it: believed, the claim would make any failure the platform's, and its work free.
 _FINISHED: Final = sa.text("""
 UPDATE attempts SET reported_at = clock_timestamp(), exit = :exit, exit_code = :exit_code, signal = :signal, reason_detail = :detail,
-    agent_ms = :agent_ms, restore_failed = :restore_failed WHERE id = :id AND reported_at IS NULL
+    agent_ms = :agent_ms, restore_failed = :restore_failed AND resumed_from IS NOT NULL WHERE id = :id AND reported_at IS NULL
 """)
 
 # Whoever knows a hash does not have the bytes: only what this attempt has sent itself counts, not what others stored.

@@ -119,6 +119,20 @@ async def test_a_checkpoint_that_cannot_be_restored_is_not_paid_and_not_tried_ag
     assert [a.charge for a in (await receipt_of(world, job)).attempts[:2]] == [0, 0]
 
 
+async def test_who_was_given_no_checkpoint_cannot_claim_that_it_was_broken(world: World) -> None:
+    job = await world.job()
+    (only,) = await world.node.desired()
+    await world.node.start(only)
+    await age(world.owner, 40)
+    await world.node.finished(only, Exit.EXITED, exit_code=3, restore_failed=True)
+    await world.control.step()
+    ended = await look(world.resources, job)
+    assert (ended.state, ended.reason) == (JobState.FAILED, "exit_code")
+    (attempt,) = (await receipt_of(world, job)).attempts
+    assert attempt.fault is Fault.CONSUMER
+    assert attempt.charge > 0
+
+
 async def test_after_three_lost_attempts_the_job_fails_and_is_refunded(world: World) -> None:
     nodes = [world.node, await voice(world.resources), await voice(world.resources)]
     job = await world.job()

@@ -108,10 +108,25 @@ def test_usage_counts_blocks_and_entries(folder: Path) -> None:
     with open(folder / "output" / "sparse", "wb") as file:
         file.truncate(1 << 30)
     descriptor = os.open(folder / "output", os.O_RDONLY)
-    used, entries = c.usage(descriptor)
+    found = c.usage(descriptor)
     os.close(descriptor)
-    assert 100_000 <= used < 1 << 20
-    assert entries == 3
+    assert 100_000 <= found.size < 1 << 20
+    assert (found.entries, found.uncounted) == (3, False)
+
+
+def test_usage_counts_what_a_job_has_closed_and_says_when_it_does_not_look_deep_enough(folder: Path) -> None:
+    for number in range(700):
+        (folder / "output" / f"{number:03}").mkdir()
+    (folder / "output" / "699" / "file").write_bytes(b"x" * 100_000)
+    (folder / "output" / "699").chmod(0o300)
+    (folder / "output").chmod(0)
+    descriptor = os.open(folder / "output", os.O_PATH)
+    found = c.usage(descriptor)
+    assert found.size >= 100_000
+    assert (found.entries, found.uncounted) == (701, False)
+    (folder / "output" / "/".join("d" * 70)).mkdir(parents=True)
+    assert c.usage(descriptor).uncounted
+    os.close(descriptor)
 
 
 class Bench:

@@ -31,7 +31,7 @@ PLACES = Places(
     output=BASE / "attempts" / str(ATTEMPT) / "output",
     checkpoints=BASE / "attempts" / str(ATTEMPT) / "checkpoints",
 )
-DESCRIPTORS = Descriptors(allow=3, refuse=4, info=5, passwd=6, hosts=7, go=8, status=9, control=10)
+DESCRIPTORS = Descriptors(filters=(3, 4), info=5, passwd=6, hosts=7, go=8, status=9, control=10)
 LINKS = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64"}
 
 

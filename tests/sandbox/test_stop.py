@@ -1,0 +1,125 @@
+"""The whole tree of an attempt goes, whoever ends it; and what tells concurrent attempts apart. (What attacks get: tests/faults/escape.)"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from qubix.sandbox import stop
+from qubix.sandbox.state import Folder, State
+
+from .conftest import REPOSITORY, Containment
+
+pytestmark = pytest.mark.sandbox
+
+MANY = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for _ in range(20):
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(120)
+        os._exit(0)
+print("ready", flush=True)
+time.sleep(120)
+"""
+WAITS = "import time; print('ready', flush=True); time.sleep(20)"
+
+
+def test_a_stop_takes_the_whole_tree(containment: Containment) -> None:
+    running = containment.start(MANY)
+    running.until("LogText", containing="ready")
+    state = State.read(Folder.of(containment.base, running.attempt))
+    assert state is not None
+    assert state.left() > 0
+    began = time.monotonic()
+    stopped = subprocess.run(containment.command(*_stopper(containment, running.attempt)), capture_output=True, text=True, check=True)
+    assert "left=0" in stopped.stdout, stopped
+    assert time.monotonic() - began < 5
+    assert running.wait().ended["exit"] == "stopped"
+    assert state.left() == 0
+
+
+def _stopper(containment: Containment, attempt: object) -> list[str]:
+    python = str(Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}")
+    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from pathlib import Path; from uuid import UUID; from qubix.sandbox.stop import stop"
+    return [python, "-B", "-c", f"{code}; print(stop(Path({str(containment.base)!r}), UUID({str(attempt)!r}), grace_s=0.3))"]
+
+
+def test_kill_9_of_the_runner_leaves_no_process(containment: Containment) -> None:
+    running = containment.start(MANY)
+    running.until("LogText", containing="ready")
+    state = State.read(Folder.of(containment.base, running.attempt))
+    assert state is not None
+    assert state.left() > 0
+    os.kill(state.runner.pid, signal.SIGKILL)
+    assert state.inside.wait(5)
+    deadline = time.monotonic() + 5
+    while state.left() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert state.left() == 0
+    assert not stop.alive(containment.base)
+    cleaned = stop.clean(containment.base)
+    assert cleaned.removed >= 1
+    assert not cleaned.stuck
+    assert not list((containment.base / "attempts").iterdir())
+    assert not any(folder.exists() for folder in state.group.folders)
+
+
+def test_a_storm_of_signals_does_not_change_how_the_end_is_told(containment: Containment) -> None:
+    """Nor may the job touch the limits of the first process, which has to tell it."""
+    script = """
+import os, resource, signal, time
+try:
+    resource.prlimit(1, resource.RLIMIT_DATA, (1, 1))
+except PermissionError:
+    print("refused", flush=True)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for _ in range(4):
+    if os.fork() == 0:
+        while True:
+            os.kill(1, signal.SIGTERM)
+time.sleep(0.2)
+os._exit(3)
+"""
+    outcome = containment.run(script)
+    assert "refused" in outcome.text()
+    assert (outcome.ended["exit"], outcome.ended["exit_code"]) == ("exited", 3)
+
+
+def test_a_job_that_closes_its_folders_is_still_looked_after_and_collected(containment: Containment) -> None:
+    script = """
+import os, time
+os.mkdir("/out/closed")
+open("/out/closed/result", "w").write("x")
+for folder in ("/out/closed", "/checkpoints", "/out"):
+    os.chmod(folder, 0)
+time.sleep(0.5)
+"""
+    outcome = containment.run(script)
+    assert (outcome.ended["exit"], outcome.ended["exit_code"]) == ("exited", 0)
+    assert [event["name"] for event in outcome.of("ArtefactReady")] == ["closed/result"]
+
+
+def test_concurrent_attempts_of_root_have_users_of_their_own(containment: Containment) -> None:
+    if containment.ordinary:
+        pytest.skip("an ordinary user has one user id for all attempts")
+    both = [containment.start(WAITS) for _ in range(2)]
+    for running in both:
+        running.until("LogText", containing="ready")
+    users = {os.stat(f"/proc/{running.until_started()}").st_uid for running in both}
+    assert len(users) == 2
+    assert 0 not in users
+
+
+def test_parameters_do_not_show_in_the_process_list(containment: Containment) -> None:
+    running = containment.start(WAITS, params={"token": "TOP-SECRET"})
+    running.until("LogText", containing="ready")
+    lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not any(b"TOP-SECRET" in line for line in lines)
