@@ -2,6 +2,7 @@
 #   make demo [ARGS='--json']   the whole product once, live        make test [ARGS='tests/unit']   the whole suite
 #   make check                  style, types, layers, unit tests    make bench                      the figures
 #   make web                    the page's bundle and API types     make install                  only the environment
+#   make faults [SEED=1 RUNS=]  break the whole product over and over (tests/faults/sweep); RUNS: how many faults, default every kind once
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --constraint constraints.txt --editable
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install demo test check bench web
+.PHONY: install demo test check bench web faults
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed-run
@@ -30,6 +31,9 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@for program in benchmarks/[!_]*.py; do name=$${program##*/}; $(BIN)/python -m benchmarks.$${name%.py} $(ARGS) || exit 1; done
+
+faults: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.faults.sweep $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS)) $(ARGS)
 
 web:
 	cd serve_app/web && npm ci && npm run build

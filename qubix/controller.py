@@ -117,6 +117,8 @@ class Controller:
                 assigned = len(plan.assignments)
                 if assigned == 1:  # the usual case: no second transaction stands between a funded job and its node
                     self._tell_assigned(plan.assignments[0], await s.placing.assign(plan.assignments[0]))
+            if assigned == 1:
+                reach("controller.assigned")
         except PlanStale as stale:
             log.info("plan stale", job=str(plan.assignments[0].job_id), reason=stale.message)
             assigned = 0

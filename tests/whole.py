@@ -115,15 +115,15 @@ class Whole:
         self._clients.append(Client(self.url, made.json()["key"]))
         return self._clients[-1]
 
-    def join(self, name: str, gpu: str, price: int, provider: Client) -> Machine:
-        """Add a machine, as `qubix provider join --detach` does."""
+    def join(self, name: str, gpu: str, price: int, provider: Client, *, url: str = "") -> Machine:
+        """Add a machine, as `qubix provider join --detach` does. Args: url, where its agent finds the platform, if not at its own address."""
         home = self.folder / name
         key = str(provider.http.headers["Authorization"]).removeprefix("Bearer ")
         path = self.folder / f"{name}.json"
         before = os.environ.get("QUBIX_CONFIG")
         os.environ["QUBIX_CONFIG"] = str(path)
         try:
-            config.save(config.Account(self.url, key))
+            config.save(config.Account(url or self.url, key))
             line = [sys.executable, "-m", "qubix.cli.main", "provider", "join", "--declare-gpu", gpu, "--price", str(price), "--name", name]
             line += ["--home", str(home), "--data-dir", str(self.data_dir), "--owner-pid", str(os.getpid())]
             run = start_and_wait(line, home, name)

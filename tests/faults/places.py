@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +24,12 @@ def _reached(path: Path) -> Iterator[str]:
             yield str(name.value)
 
 
+@cache
+def _all() -> frozenset[str]:
+    files = [path for source in SOURCES for path in source.rglob("*.py") if "kernel.failpoints import reach" in path.read_text()]
+    return frozenset(name for path in files for name in _reached(path))
+
+
 def places(*processes: str) -> list[str]:
     """The places of these processes, in order. Args: processes, as "treasury"; `scope` is the edge at which every process commits."""
-    files = [path for source in SOURCES for path in source.rglob("*.py") if "kernel.failpoints import reach" in path.read_text()]
-    found = {name for path in files for name in _reached(path)}
-    return sorted(name for name in found if not processes or name.partition(".")[0] in processes)
+    return sorted(name for name in _all() if not processes or name.partition(".")[0] in processes)

@@ -1,0 +1,144 @@
+"""How long it takes until what a fault stopped goes on, from the database's own moments (and, for the database, from a client's)."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+import httpx
+
+from tests.faults.sweep.schedule import LEASE_S, Deed, Fault
+from tests.faults.sweep.stage import Stage
+
+LOOK_S: Final = 0.02
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A kind of recovery. Args: limit_s, at most; aim_s, better."""
+
+    name: str
+    limit_s: float
+    aim_s: float
+
+
+KILLED: Final = Promise("a job runs elsewhere after its node was killed", 25.0, 10.0)
+FROZEN: Final = Promise("a job runs elsewhere after its node froze", LEASE_S + 15.0, LEASE_S + 5.0)
+HEAD: Final = Promise("a job runs again after the Ray head was killed", 60.0, 30.0)
+DATABASE: Final = Promise("a write is answered once PostgreSQL answers again", 5.0, 1.0)
+PROMISES: Final = (KILLED, FROZEN, HEAD, DATABASE)
+
+
+@dataclass(frozen=True)
+class Wound:
+    """A fault that attempts may have died of. Args: node_id, None for every node."""
+
+    promise: Promise
+    at: dt.datetime
+    node_id: str | None
+    fault: Fault
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """One measured time. Args: detail, of what."""
+
+    promise: Promise
+    seconds: float
+    detail: str
+
+
+AGAIN: Final = """
+SELECT a.job_id::text, extract(epoch FROM b.running_at - $1)::float8 AS seconds FROM attempts a JOIN attempts b ON b.job_id = a.job_id AND b.number = a.number + 1
+WHERE a.running_at < $1 AND a.ended_at > $1 AND a.fault IN ('provider', 'platform') AND ($2::uuid IS NULL OR a.node_id = $2)
+  AND a.ended_at < $1 + interval '90 seconds' AND b.running_at IS NOT NULL"""
+"""Attempts that ran at the moment of the fault and ended by it, and when the job ran again."""
+
+
+def wound_of(fault: Fault, stage: Stage) -> Wound | None:
+    """What this fault may wound; call right before it. None for a fault that no attempt dies of."""
+    now = dt.datetime.now(dt.UTC)
+    if fault.deed is Deed.KILL and fault.target.startswith("head"):
+        return Wound(HEAD, now, None, fault)
+    if fault.machine is None:
+        return None
+    node_id = stage.machines[fault.machine].node_id
+    if fault.deed is Deed.KILL and fault.target in ("raylet", "machine", "agent"):
+        return Wound(KILLED, now, node_id, fault)
+    if fault.hold_s > LEASE_S:
+        return Wound(FROZEN, now, node_id, fault)
+    return None
+
+
+def measured(database: str, wounds: list[Wound]) -> list[Recovery]:
+    """The recoveries from these wounds; those of jobs that never ran again are the oracle's to judge."""
+
+    async def ask() -> list[Recovery]:
+        connection = await asyncpg.connect(database)
+        try:
+            found = []
+            for wound in wounds:
+                rows = await connection.fetch(AGAIN, wound.at, wound.node_id)
+                found += [Recovery(wound.promise, row["seconds"], f"{wound.fault.name}, job {row['job_id']}") for row in rows]
+            return found
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
+
+
+def database_recovery(stage: Stage, fault: Fault, write: httpx.Request) -> Recovery:
+    """From the server's first answer to the first answered write of a client. Args: write, sent past every link.
+
+    Raises: TimeoutError.
+    """
+    asyncio.run(_until_it_answers(stage.database_url))
+    began = time.monotonic()
+    with httpx.Client(timeout=10) as http:
+        while time.monotonic() - began < 60:
+            try:
+                if http.send(write).is_success:
+                    return Recovery(DATABASE, time.monotonic() - began, fault.name)
+            except httpx.TransportError:
+                pass
+            time.sleep(LOOK_S)
+    raise TimeoutError("no write was answered a minute after PostgreSQL answered")
+
+
+async def _until_it_answers(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            connection: Any = await asyncpg.connect(url, timeout=5)
+            await connection.execute("SELECT 1")
+            await connection.close()
+            return
+        except (OSError, asyncpg.PostgresError, TimeoutError):
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(LOOK_S)
+
+
+def summary(recoveries: list[Recovery]) -> list[dict[str, Any]]:
+    """One line per promise: how many, the median, the worst, and whether the promise was kept."""
+    lines = []
+    for promise in PROMISES:
+        times = sorted(one.seconds for one in recoveries if one.promise is promise)
+        if times:
+            kept = "aim" if times[-1] <= promise.aim_s else "limit" if times[-1] <= promise.limit_s else "missed"
+            lines.append(
+                {
+                    "recovery": promise.name,
+                    "n": len(times),
+                    "p50_s": round(times[len(times) // 2], 2),
+                    "max_s": round(times[-1], 2),
+                    "limit_s": promise.limit_s,
+                    "aim_s": promise.aim_s,
+                    "met": kept,
+                }
+            )
+    return lines
