@@ -3,6 +3,7 @@
 #   make check                  style, types, layers, unit tests    make bench                      the figures
 #   make web                    the page's bundle and API types     make install                  only the environment
 #   make faults [SEED=1 RUNS=]  break the whole product over and over (tests/faults/sweep); RUNS: how many faults, default every kind once
+#   make audit                  the code against our own rules (bandit, semgrep; audit/)
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -11,7 +12,12 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --constraint constraints.txt --editable
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install demo test check bench web faults
+AUDIT := .venv-audit
+AUDITED := qubix serve_app jobs_library migrations
+SEMGREP := SEMGREP_SEND_METRICS=off SEMGREP_ENABLE_VERSION_CHECK=0 SEMGREP_SETTINGS_FILE=$(AUDIT)/settings.yml \
+	SEMGREP_LOG_FILE=$(AUDIT)/log SEMGREP_VERSION_CACHE_PATH=$(AUDIT)/version PATH="$(CURDIR)/$(AUDIT)/bin:$$PATH" semgrep
+
+.PHONY: install demo test check audit bench web faults
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed-run
@@ -28,6 +34,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy --strict qubix serve_app
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/unit
+
+audit: $(AUDIT)/.installed
+	$(AUDIT)/bin/bandit --quiet --configfile pyproject.toml --ignore-nosec --recursive $(AUDITED)
+	$(SEMGREP) test audit/rules
+	$(SEMGREP) scan --quiet --error --metrics=off --config audit/rules $(AUDITED)
 
 bench: $(VENV)/.installed-dev
 	@for program in benchmarks/[!_]*.py; do name=$${program##*/}; $(BIN)/python -m benchmarks.$${name%.py} $(ARGS) || exit 1; done
@@ -52,3 +63,10 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.made
 	@echo "installing Qubix and what its tests need into $(VENV) (once, some minutes)"
 	$(INSTALL) '.[jobs,dev]'
 	@touch $@ $(VENV)/.installed-run
+
+$(AUDIT)/.installed: audit/constraints.txt
+	@test -n "$(PYTHON)" || { echo "Qubix needs Python 3.11 or newer with its venv module: install it, or name one with make PYTHON=/path/to/python3"; exit 1; }
+	@echo "installing what make audit needs into $(AUDIT) (once)"
+	$(PYTHON) -m venv --clear $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --disable-pip-version-check -qq --no-deps --requirement audit/constraints.txt
+	@touch $@

@@ -102,3 +102,8 @@ class Settings(BaseSettings):
     """Searches of the market, per account or address."""
     default_per_minute: int = Field(1200, gt=0)
     """Everything else, per account."""
+
+    @property
+    def https(self) -> bool:
+        """Whether clients reach us by https."""
+        return self.public_url.startswith("https:")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -12,6 +13,7 @@ import qubix
 from qubix.bootstrap import Resources
 from serve_app import agents, agents_bytes, docs, errors, health, live
 from serve_app.api import audit, auth, chain_balance, earnings, escrows, gpus, jobs, nodes, providers, quotes, uploads, wallet, wallets
+from serve_app.api.shapes import Problem
 from serve_app.edge import Edge
 from serve_app.headers import security_headers
 from serve_app.web import Web, make_web
@@ -26,6 +28,16 @@ Lists carry `position`; follow the WebSocket `/api/ws` from there.
 _NOUNS = (auth, gpus, quotes, uploads, jobs, wallet, chain_balance, wallets, earnings, escrows, providers, nodes, audit)
 
 
+class Api(FastAPI):
+    """The framework, and in its contract the one shape of all problems."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The contract; made once."""
+        schema = super().openapi()
+        schema["components"]["schemas"].setdefault("Problem", Problem.model_json_schema())
+        return schema
+
+
 def create_app(resources: Resources | None, *, web: Web | None = None) -> FastAPI:
     """The application over its resources; None only to describe it (openapi.json)."""
     web = web or (make_web(resources) if resources is not None else None)
@@ -36,7 +48,7 @@ def create_app(resources: Resources | None, *, web: Web | None = None) -> FastAP
         async with web.background():
             yield
 
-    app = FastAPI(
+    app = Api(
         title="Qubix",
         version=qubix.__version__,
         description=DESCRIPTION,
@@ -70,7 +82,7 @@ def _dress(app: FastAPI, web: Web) -> None:
     app.add_middleware(
         Edge,
         measurements=web.measurements,
-        security_headers=security_headers(https=settings.public_url.startswith("https:")),
+        security_headers=security_headers(https=settings.https),
         body_limits=(
             ("/api/uploads", settings.upload_size_max_bytes),
             ("/agent/v1/attempts/", settings.artefact_size_max_bytes),

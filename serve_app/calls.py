@@ -23,8 +23,12 @@ from serve_app.web import Web, web_of
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 COOKIE: Final = "qubix_session"
+SECURE_COOKIE: Final = f"__Host-{COOKIE}"
+"""Its name where we are reached by https: no browser takes one of this name from a neighbouring host, or without `Secure`."""
 _BEARER: Final = HTTPBearer(auto_error=False, description="A session token from /api/auth/login, or an API key.")
-_COOKIE: Final = APIKeyCookie(name=COOKIE, auto_error=False, description="The browser's session.")
+_COOKIE: Final = APIKeyCookie(
+    name=COOKIE, auto_error=False, description=f"The browser's session; behind https its name is {SECURE_COOKIE}."
+)
 
 Work = Callable[[Scope, Principal], Awaitable[T]]
 
@@ -181,14 +185,20 @@ def network_of(address: str) -> str:
     return str(ipaddress.ip_network((found.packed[:8] + bytes(8), 64)))
 
 
+def cookie_of(web: Web) -> str:
+    """The session cookie's name on this platform."""
+    return SECURE_COOKIE if web.resources.settings.https else COOKIE
+
+
 def _calling(bucket: Bucket) -> Callable[..., Awaitable[Call]]:
     async def call(
         request: Request,
         bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
-        cookie: Annotated[str | None, Security(_COOKIE)],
+        _documented: Annotated[str | None, Security(_COOKIE)],
         idempotency_key: Annotated[str | None, Header(description="Same key and body: the same answer.", max_length=200)] = None,
     ) -> Call:
         web = web_of(request)
+        cookie = request.cookies.get(cookie_of(web))
         if bearer is None and cookie:
             web.origins.check_cookie_request(request.method, request.headers)
         return Call(

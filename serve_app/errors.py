@@ -14,6 +14,7 @@ import sqlalchemy.exc
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from qubix.kernel.errors import (
     Conflict,
@@ -58,6 +59,7 @@ _NEXT_STEPS: Final[Mapping[int, str]] = {
     405: "See /api/docs for the methods of this path.",
     413: "Send a smaller body.",
 }
+_ANY_STEP: Final = "See /api/docs for what this route takes."
 
 
 def status_of(error: QubixError) -> int:
@@ -97,7 +99,8 @@ def problem_of(error: QubixError) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, Limited | Unavailable):
         headers["Retry-After"] = str(math.ceil(float(error.extra.get("retry_after_s", RETRY_AFTER_S))))
-    return problem(status, error.code, error.message, next_step=error.next_step, headers=headers, **error.extra)
+    next_step = error.next_step or _NEXT_STEPS.get(status, _ANY_STEP)
+    return problem(status, error.code, error.message, next_step=next_step, headers=headers, **error.extra)
 
 
 def is_database_trouble(error: BaseException) -> bool:
@@ -189,10 +192,22 @@ def install(app: FastAPI) -> None:
         return _validation_problem(error.errors())
 
     @app.exception_handler(HTTPException)
-    async def http_error(_request: Request, error: HTTPException) -> Response:
-        code = {400: "invalid", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code, "refused")
-        next_step = _NEXT_STEPS.get(error.status_code, "")
-        return problem(error.status_code, code, str(error.detail), next_step=next_step, headers=error.headers)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 400:
+            return _validation_problem([{"loc": ("body",), "msg": str(error.detail), "type": "unreadable"}])
+        code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code, "refused")
+        next_step = _NEXT_STEPS.get(error.status_code, _ANY_STEP)
+        headers = {"Allow": _methods(request, error)} if error.status_code == 405 else error.headers
+        return problem(error.status_code, code, str(error.detail), next_step=next_step, headers=headers)
+
+
+def _methods(request: Request, error: HTTPException) -> str:
+    """All methods of this path, by the contract: the framework names those of the first route alone."""
+    found = {name.strip() for name in (error.headers or {}).get("Allow", "").split(",") if name.strip()}
+    for path, operations in request.app.openapi()["paths"].items():
+        if compile_path(path)[0].match(request.url.path):
+            found |= {method.upper() for method in operations}
+    return ", ".join(sorted(found))
 
 
 def answer_unexpected(error: Exception) -> Response:

@@ -8,6 +8,7 @@ from typing import Final, Literal
 import httpx
 import sqlalchemy as sa
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
 from qubix.bootstrap import Resources, scope
@@ -39,7 +40,7 @@ class Readiness(BaseModel):
     parts: dict[str, Part]
 
 
-@router.get("/health/live")
+@router.get("/health/live", responses={200: {"content": {"application/json": {"example": {"status": "live"}}}}})
 async def live() -> Response:
     """The process answers; nothing else is asked."""
     return Response(_LIVE, media_type="application/json")
@@ -56,7 +57,7 @@ async def ready(request: Request, response: Response) -> Readiness:
     return Readiness(status="ready" if good else "not_ready", parts=parts)
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Prometheus metrics of this replica, and the jobs by state."""
     web = web_of(request)

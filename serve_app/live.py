@@ -29,7 +29,7 @@ from qubix.live.feed import Resync
 from qubix.live.outlet import Outlet
 from qubix.live.topics import TOPICS_MAX, Topic, TopicKind, parse
 from serve_app.api.shapes import Body
-from serve_app.calls import COOKIE
+from serve_app.calls import cookie_of
 from serve_app.web import Web, web_of
 
 router = APIRouter()
@@ -78,7 +78,7 @@ class _Close(Exception):
 async def follow(socket: WebSocket) -> None:
     """One client's connection."""
     web = web_of(socket)
-    token, from_cookie = _credential(socket)
+    token, from_cookie = _credential(web, socket)
     if (from_cookie or "origin" in socket.headers) and not web.origins.is_ours(socket.headers):
         await socket.close(1008, "this page is not ours")
         return
@@ -247,9 +247,9 @@ async def _principal(web: Web, token: str | None) -> Principal | None:
         return await s.identity.authenticate(token)
 
 
-def _credential(socket: WebSocket) -> tuple[str | None, bool]:
+def _credential(web: Web, socket: WebSocket) -> tuple[str | None, bool]:
     kind, _, token = socket.headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer" and token:
         return token, False
-    cookie = socket.cookies.get(COOKIE)
+    cookie = socket.cookies.get(cookie_of(web))
     return cookie, cookie is not None

@@ -21,6 +21,7 @@ from qubix.postgres import outbox
 from qubix.scheduling.model import WEB_BEAT_S
 from serve_app.breaker import Breaker
 from serve_app.callers import KnownCallers
+from serve_app.gate import Gate
 from serve_app.incoming import Incoming
 from serve_app.limits import RateLimits
 from serve_app.metrics import Measurements
@@ -28,6 +29,9 @@ from serve_app.origin import Origins
 from serve_app.sockets import AgentSockets, ClientSockets
 
 PAUSE_S: Final = 1.0
+HASHES_AT_ONCE: Final = 2
+"""A password's hash takes 64 MiB and a core for tens of milliseconds; its request also holds a connection meanwhile."""
+HASHES_WAITING_MAX: Final = 200
 SESSIONS: Final = "sessions"
 """Wakes with a user's id: one of the user's sessions or keys ended."""
 log = logger("web")
@@ -47,6 +51,7 @@ class Web:
     agents: AgentSockets
     clients: ClientSockets
     callers: KnownCallers
+    hashing: Gate
     incoming: Incoming = dataclasses.field(default_factory=Incoming)
 
     @contextlib.asynccontextmanager
@@ -144,6 +149,7 @@ def make_web(resources: Resources) -> Web:
         agents=AgentSockets(),
         clients=ClientSockets(),
         callers=KnownCallers(resources.clock),
+        hashing=Gate(at_once=HASHES_AT_ONCE, waiting_max=HASHES_WAITING_MAX),
     )
 
 

@@ -140,7 +140,7 @@ class EscrowService:
             return escrow, earnings
         own = tuple(earning for earning in earnings if earning.payee == user_id)
         if not own:
-            raise NotFound(f"escrow {escrow_id} does not exist")
+            raise NotFound(f"escrow {escrow_id} does not exist", next_step="an escrow has its job's id: list your jobs")
         return escrow, own
 
     async def earnings(self, user_id: UUID) -> tuple[EarningsSummary, ...]:
@@ -150,7 +150,7 @@ class EscrowService:
     async def _read(self, escrow_id: UUID) -> Escrow:
         escrow = await self._store.read(escrow_id)
         if escrow is None:
-            raise NotFound(f"escrow {escrow_id} does not exist")
+            raise NotFound(f"escrow {escrow_id} does not exist", next_step="an escrow has its job's id: list your jobs")
         return escrow
 
     async def _fund(self, escrow_id: UUID, user_id: UUID, n: int, amount: Qu, asset: Asset) -> Escrow:

@@ -14,8 +14,8 @@ from qubix.bootstrap import Scope
 from qubix.identity.model import Principal, Role, Session, User, Via, WrongLogin, normal_email
 from qubix.identity.model import Scope as Grant
 from qubix.kernel.errors import Invalid
-from serve_app.api.shapes import PROBLEMS, Body, View
-from serve_app.calls import COOKIE, DefaultCall, LoginCall
+from serve_app.api.shapes import OPTIONAL_LOGIN, PROBLEMS, Body, View
+from serve_app.calls import DefaultCall, LoginCall, cookie_of
 from serve_app.web import SESSIONS
 
 router = APIRouter(prefix="/api/auth", tags=["auth"], responses=PROBLEMS)
@@ -111,7 +111,7 @@ class Ended(View):
     ended: int
 
 
-@router.post("/signup", status_code=201)
+@router.post("/signup", status_code=201, openapi_extra=OPTIONAL_LOGIN)
 async def sign_up(body: SignupRequest, call: LoginCall, response: Response) -> TokenView:
     """Make an account with its wallets, and log in."""
     call.web.origins.check_foreign_form(call.request.headers)
@@ -119,9 +119,11 @@ async def sign_up(body: SignupRequest, call: LoginCall, response: Response) -> T
 
     async def work(s: Scope) -> tuple[User, Session]:
         user = await s.identity.signup(body.email, body.password, body.name)
+        await retire(s, call)
         return user, await s.identity.open_session(user.id, session_kind(call.request))
 
-    found = await call.unidentified(work)
+    async with call.web.hashing.place():
+        found = await call.unidentified(work)
     await call.web.limits.note_login(_one_spelling(body.email), call.address, good=True)
     return logged_in(call, response, *found)
 
@@ -129,6 +131,7 @@ async def sign_up(body: SignupRequest, call: LoginCall, response: Response) -> T
 @router.post(
     "/login",
     openapi_extra={
+        **OPTIONAL_LOGIN,
         "requestBody": {
             "required": True,
             "content": {
@@ -141,7 +144,7 @@ async def sign_up(body: SignupRequest, call: LoginCall, response: Response) -> T
                     }
                 },
             },
-        }
+        },
     },
 )
 async def log_in(call: LoginCall, request: Request, response: Response) -> TokenView:
@@ -152,10 +155,13 @@ async def log_in(call: LoginCall, request: Request, response: Response) -> Token
     await limits.admit_login(account, call.address)
 
     async def work(s: Scope) -> tuple[User, Session]:
-        return await s.identity.login(body.email, body.password, kind=session_kind(request))
+        entered = await s.identity.login(body.email, body.password, kind=session_kind(request))
+        await retire(s, call)
+        return entered
 
     try:
-        found = await call.unidentified(work)
+        async with call.web.hashing.place():
+            found = await call.unidentified(work)
     except WrongLogin:
         await limits.note_login(account, call.address, good=False)
         raise
@@ -163,7 +169,7 @@ async def log_in(call: LoginCall, request: Request, response: Response) -> Token
     return logged_in(call, response, *found)
 
 
-@router.post("/logout")
+@router.post("/logout", openapi_extra=OPTIONAL_LOGIN)
 async def log_out(call: DefaultCall, response: Response, body: LogoutRequest | None = None) -> Ended:
     """End this session, or every session of the account; open sockets of it end too."""
     everywhere = body is not None and body.everywhere
@@ -177,7 +183,8 @@ async def log_out(call: DefaultCall, response: Response, body: LogoutRequest | N
         return await s.identity.logout(call.token or "", everywhere=everywhere)
 
     ended = await call.public(work)
-    response.delete_cookie(COOKIE, path="/")
+    secure = call.web.resources.settings.https
+    response.delete_cookie(cookie_of(call.web), path="/", secure=secure, httponly=True, samesite="lax")
     return Ended(ended=ended)
 
 
@@ -206,7 +213,10 @@ async def change_me(body: ProfileChange, call: LoginCall) -> UserView:
             within=caller.scopes,
         )
 
-    return UserView.model_validate(await call.user(work, grant=Grant.ACCOUNT))
+    if body.password is None:
+        return UserView.model_validate(await call.user(work, grant=Grant.ACCOUNT))
+    async with call.web.hashing.place():
+        return UserView.model_validate(await call.user(work, grant=Grant.ACCOUNT))
 
 
 @router.get("/keys")
@@ -245,10 +255,18 @@ def session_kind(request: Request) -> Via:
     return Via.BROWSER if "sec-fetch-site" in request.headers or "origin" in request.headers else Via.BEARER
 
 
+async def retire(s: Scope, call: LoginCall) -> None:
+    """End the session that a browser brought to a login: the new one takes its cookie's place, and nobody holds the old one any more."""
+    if call.from_cookie:
+        await s.identity.logout(call.token or "")
+
+
 def logged_in(call: LoginCall, response: Response, user: User, session: Session) -> TokenView:
     """The answer to a login, with its cookie."""
-    secure = call.web.resources.settings.public_url.startswith("https:")
-    response.set_cookie(COOKIE, session.token, max_age=session.expires_in_s, path="/", secure=secure, httponly=True, samesite="lax")
+    secure = call.web.resources.settings.https
+    response.set_cookie(
+        cookie_of(call.web), session.token, max_age=session.expires_in_s, path="/", secure=secure, httponly=True, samesite="lax"
+    )
     return TokenView(access_token=session.token, expires_in=session.expires_in_s, user=UserView.model_validate(user))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Response
@@ -12,7 +12,7 @@ from qubix.bootstrap import Scope
 from qubix.identity.model import Principal
 from qubix.market.filters import Availability, Sort
 from qubix.market.service import Group
-from serve_app.api.shapes import PROBLEMS, Body, Page, View
+from serve_app.api.shapes import FROM_TEXT, OPTIONAL_LOGIN, PROBLEMS, Body, Page, View
 from serve_app.calls import SearchCall
 
 router = APIRouter(prefix="/api/gpus", tags=["gpus"], responses=PROBLEMS)
@@ -52,7 +52,7 @@ class OfferDetail(OfferView):
 class CompareRequest(Body):
     """Two or three offers."""
 
-    ids: list[UUID] = Field(min_length=2, max_length=3)
+    ids: list[Annotated[UUID, FROM_TEXT]] = Field(min_length=2, max_length=3)
 
 
 class Comparison(View):
@@ -106,7 +106,7 @@ _PARAMETERS: Final = [
 ]
 
 
-@router.get("/search", response_model=Page[OfferView], openapi_extra={"parameters": _PARAMETERS})
+@router.get("/search", response_model=Page[OfferView], openapi_extra={"parameters": _PARAMETERS, **OPTIONAL_LOGIN})
 async def search(call: SearchCall) -> Response:
     """Offers by filters, free text or a typed query; default: what is rentable now, cheapest first."""
     await call.count_search()
@@ -114,7 +114,7 @@ async def search(call: SearchCall) -> Response:
     return Response(page, media_type="application/json")
 
 
-@router.post("/compare")
+@router.post("/compare", openapi_extra=OPTIONAL_LOGIN)
 async def compare(body: CompareRequest, call: SearchCall) -> Comparison:
     """Two or three offers side by side."""
 
@@ -124,7 +124,7 @@ async def compare(body: CompareRequest, call: SearchCall) -> Comparison:
     return await call.public(work)
 
 
-@router.get("/models")
+@router.get("/models", openapi_extra=OPTIONAL_LOGIN)
 async def models(call: SearchCall) -> Groups:
     """GPU models on offer, with counts and price ranges."""
 
@@ -134,7 +134,7 @@ async def models(call: SearchCall) -> Groups:
     return Groups(items=[GroupView.model_validate(group) for group in await call.public(work)])
 
 
-@router.get("/providers")
+@router.get("/providers", openapi_extra=OPTIONAL_LOGIN)
 async def providers(call: SearchCall) -> Groups:
     """Providers with offers, with counts and price ranges."""
 
@@ -144,7 +144,7 @@ async def providers(call: SearchCall) -> Groups:
     return Groups(items=[GroupView.model_validate(group) for group in await call.public(work)])
 
 
-@router.get("/{offer_id}")
+@router.get("/{offer_id}", openapi_extra=OPTIONAL_LOGIN)
 async def offer(offer_id: UUID, call: SearchCall) -> OfferDetail:
     """One offer with live metrics of its devices."""
 

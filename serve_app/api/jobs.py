@@ -23,7 +23,7 @@ from qubix.market.model import DURATION_MAX_S
 from qubix.postgres import outbox
 from serve_app.api.payments import PaymentView, payment_view
 from serve_app.api.quotes import EstimateView, NeedsBody, Params, estimate_of, needs_of
-from serve_app.api.shapes import PROBLEMS, Body, Limit, Page, View
+from serve_app.api.shapes import FROM_TEXT, OPTIONAL_LOGIN, PROBLEMS, UNPAID, Body, Limit, Page, View
 from serve_app.calls import DefaultCall, MoneyCall
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"], responses=PROBLEMS)
@@ -33,7 +33,7 @@ class InputBody(Body):
     """An upload, and the name under which the job finds it in its working folder."""
 
     name: str = Field(min_length=1, max_length=200)
-    upload_id: UUID
+    upload_id: Annotated[UUID, FROM_TEXT]
 
 
 class JobBody(Body):
@@ -47,14 +47,14 @@ class JobBody(Body):
     params: Params = Field(default={})
     needs: NeedsBody = NeedsBody()
     inputs: list[InputBody] = Field(default=[], max_length=100)
-    quote_id: UUID | None = None
-    offer_id: UUID | None = None
+    quote_id: Annotated[UUID | None, FROM_TEXT] = None
+    offer_id: Annotated[UUID | None, FROM_TEXT] = None
     duration_max_s: int | None = Field(None, gt=0, le=DURATION_MAX_S)
     budget: int | None = Field(None, gt=0, lt=1 << 63)
     price_max: int | None = Field(None, gt=0, lt=1 << 53, description="The most per GPU-hour, also for a retry elsewhere.")
     wait_s: int | None = Field(None, ge=0, le=86_400, description="How long to wait for a matching machine.")
     retry_own_failures: bool = False
-    pay: Pay = Pay.WALLET
+    pay: Annotated[Pay, FROM_TEXT] = Pay.WALLET
 
 
 class JobView(View):
@@ -269,7 +269,7 @@ class CatalogueView(View):
     items: list[LibraryJobView]
 
 
-@router.post("/create", status_code=201, response_model=NewJob)
+@router.post("/create", status_code=201, response_model=NewJob, responses=UNPAID)
 async def create(body: JobBody, call: MoneyCall) -> Response:
     """Make and fund a job, all or nothing: 402 with the missing amount, 409 with the next best offer, and nothing was made.
 
@@ -298,7 +298,7 @@ async def jobs(
     return await call.user(work)
 
 
-@router.get("/catalogue")
+@router.get("/catalogue", openapi_extra=OPTIONAL_LOGIN)
 async def catalogue(call: DefaultCall) -> CatalogueView:
     """The library: each job's parameters, inputs and needs."""
 

@@ -13,7 +13,7 @@ from qubix.bootstrap import Scope
 from qubix.identity.model import Principal
 from qubix.identity.model import Scope as Grant
 from qubix.postgres import outbox
-from serve_app.api.shapes import PROBLEMS, Body, View
+from serve_app.api.shapes import OPTIONAL_LOGIN, PROBLEMS, Body, View
 from serve_app.calls import DefaultCall, SearchCall
 
 router = APIRouter(prefix="/api/providers", tags=["providers"], responses=PROBLEMS)
@@ -124,7 +124,7 @@ async def mine(call: DefaultCall) -> ProviderView:
     return await call.user(work)
 
 
-@router.get("/{provider_id}")
+@router.get("/{provider_id}", openapi_extra=OPTIONAL_LOGIN)
 async def provider(provider_id: UUID, call: SearchCall) -> ProviderView:
     """A provider, as anybody may see it."""
 

@@ -16,7 +16,7 @@ from qubix.jobs.model import JobRequest
 from qubix.market.model import DURATION_MAX_S, Needs, NothingMatches
 from qubix.market.ranking import By
 from serve_app.api.gpus import OfferView
-from serve_app.api.shapes import PROBLEMS, Body, View
+from serve_app.api.shapes import FROM_TEXT, PROBLEMS, Body, View
 from serve_app.calls import MoneyCall
 
 router = APIRouter(prefix="/api/quotes", tags=["quotes"], responses=PROBLEMS)
@@ -30,7 +30,7 @@ class InputName(Body):
     """The name of an input that the job will have; its upload need not exist yet."""
 
     name: str = Field(min_length=1, max_length=200)
-    upload_id: UUID | None = None
+    upload_id: Annotated[UUID | None, FROM_TEXT] = None
 
 
 class NeedsBody(Body):
@@ -57,11 +57,11 @@ class QuoteRequest(Body):
     params: Params = Field(default={})
     inputs: list[InputName] = Field(default=[], max_length=100)
     needs: NeedsBody = NeedsBody()
-    offer_id: UUID | None = None
+    offer_id: Annotated[UUID | None, FROM_TEXT] = None
     duration_max_s: int | None = Field(None, gt=0, le=DURATION_MAX_S)
     budget: int | None = Field(None, gt=0)
     price_max: int | None = Field(None, gt=0, description="The most per GPU-hour, also for a retry elsewhere.")
-    by: By = By.COST_BENEFIT
+    by: Annotated[By, FROM_TEXT] = By.COST_BENEFIT
 
 
 class QuoteView(View):

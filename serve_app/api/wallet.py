@@ -14,8 +14,8 @@ from qubix.identity.challenge import Challenge, Purpose, Wallet, WrongSignature
 from qubix.identity.model import Principal
 from qubix.identity.model import Scope as Grant
 from qubix.identity.wallets import Connected
-from serve_app.api.auth import TokenView, logged_in, session_kind
-from serve_app.api.shapes import PROBLEMS, Body, View
+from serve_app.api.auth import TokenView, logged_in, retire, session_kind
+from serve_app.api.shapes import FROM_TEXT, OPTIONAL_LOGIN, PROBLEMS, Body, View
 from serve_app.calls import DefaultCall, LoginCall
 from serve_app.web import SESSIONS
 
@@ -29,7 +29,7 @@ class ChallengeRequest(Body):
     """Whose wallet will sign, and what for: to log in, or to let the wallet log in to my account from now on."""
 
     identity: str = Field(max_length=LETTERS_MAX)
-    purpose: Purpose = Purpose.LOGIN
+    purpose: Annotated[Purpose, FROM_TEXT] = Purpose.LOGIN
 
 
 class ChallengeView(View):
@@ -50,7 +50,7 @@ class ConnectRequest(Body):
     """
 
     nonce: str = Field(max_length=LETTERS_MAX)
-    scheme: Scheme
+    scheme: Annotated[Scheme, FROM_TEXT]
     signature: str = Field(max_length=LETTERS_MAX)
 
 
@@ -76,7 +76,7 @@ class IdentitiesView(View):
     items: list[IdentityView]
 
 
-@router.post("/challenge", status_code=201)
+@router.post("/challenge", status_code=201, openapi_extra=OPTIONAL_LOGIN)
 async def make_challenge(body: ChallengeRequest, call: LoginCall) -> ChallengeView:
     """Ask for a text to sign; it is good once, for five minutes. `link` needs a login, or an API key with every scope."""
     call.web.origins.check_foreign_form(call.request.headers)
@@ -94,7 +94,7 @@ async def make_challenge(body: ChallengeRequest, call: LoginCall) -> ChallengeVi
     return ChallengeView.model_validate(await call.unidentified(login))
 
 
-@router.post("/connect")
+@router.post("/connect", openapi_extra=OPTIONAL_LOGIN)
 async def connect(body: ConnectRequest, call: LoginCall, response: Response) -> ConnectedView:
     """Log in by a signed challenge: a token or a cookie as by a password. The first login of a wallet makes its account."""
     call.web.origins.check_foreign_form(call.request.headers)
@@ -103,7 +103,9 @@ async def connect(body: ConnectRequest, call: LoginCall, response: Response) -> 
 
     async def work(s: Scope) -> Connected:
         kind = session_kind(call.request)
-        return await s.wallet_logins.connect(body.nonce, body.scheme, body.signature, kind=kind, token=call.token)
+        connected = await s.wallet_logins.connect(body.nonce, body.scheme, body.signature, kind=kind, token=call.token)
+        await retire(s, call)
+        return connected
 
     try:
         found = await call.unidentified(work)

@@ -24,7 +24,7 @@ from qubix.postgres import outbox
 from qubix.treasury import faucet as devnet_faucet
 from qubix.treasury.model import ChainFacts, ChainState, Incoming, Outlook, deposit_id, entry_of
 from qubix.treasury.sending import CONFIRMATIONS
-from serve_app.api.shapes import PROBLEMS, Body, Cursor, Limit, Page, View
+from serve_app.api.shapes import PROBLEMS, UNPAID, Body, Cursor, Limit, Moment, Page, View
 from serve_app.calls import Call, DefaultCall, MoneyCall
 from serve_app.chain import ask_chain
 from serve_app.limits import Bucket
@@ -182,8 +182,8 @@ async def transactions(
     call: DefaultCall,
     type: Annotated[list[EntryType] | None, Query(description="Only these types.")] = None,
     status: Annotated[list[EntryStatus] | None, Query(description="Only these statuses.")] = None,
-    since: Annotated[dt.datetime | None, Query(description="RFC 3339, included.")] = None,
-    until: Annotated[dt.datetime | None, Query(description="RFC 3339, excluded.")] = None,
+    since: Annotated[Moment | None, Query(description="RFC 3339, included.")] = None,
+    until: Annotated[Moment | None, Query(description="RFC 3339, excluded.")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> TransactionsView:
@@ -255,7 +255,7 @@ async def deposit(call: DefaultCall) -> DepositView:
     return await call.user(work, grant=Grant.MONEY)
 
 
-@router.post("/withdraw", response_model=TransactionView, status_code=202)
+@router.post("/withdraw", response_model=TransactionView, status_code=202, responses=UNPAID)
 async def withdraw(body: WithdrawRequest, call: MoneyCall) -> Response:
     """Pay out to a Qubic identity. The money is held at once and leaves the wallet when the chain has paid it."""
 

@@ -33,6 +33,12 @@ async def test_an_unknown_route_and_method_are_problems_with_a_next_step(world: 
         (b'{"amount": 1, "colour": "red"}', "body.colour"),
         (b"", "body"),
         (b"\xff\xfe", "body.0"),
+        (b"\xc3{", "body"),
+        (b'{"amount": "1"}', "body.amount"),
+        (b'{"amount": true}', "body.amount"),
+        (b'{"amount": 1.0}', "body.amount"),
+        (b'{"amount": Infinity}', "body.amount"),
+        (b"[" * 200_000, "body"),
     ],
 )
 async def test_a_malformed_body_names_the_field_and_what_is_allowed(world: World, content: bytes, field: str) -> None:
@@ -41,6 +47,18 @@ async def test_a_malformed_body_names_the_field_and_what_is_allowed(world: World
     assert answer.status_code == 422, answer.text
     assert answer.json()["field"] == field
     assert answer.json()["errors"][0]["message"]
+    assert answer.json()["next_step"]
+
+
+async def test_a_method_that_a_path_does_not_know_is_told_all_that_it_knows(world: World) -> None:
+    answer = await world.client().request("DELETE", "/api/auth/me")
+    assert (answer.status_code, answer.headers["allow"], answer.json()["code"]) == (405, "GET, PATCH", "method_not_allowed")
+
+
+async def test_a_bare_number_is_no_time(world: World) -> None:
+    anna = await world.person("anna")
+    assert (await anna.http.get("/api/wallets/transactions?since=0.5")).status_code == 422
+    assert (await anna.http.get("/api/wallets/transactions?since=2026-01-31T12:00:00Z")).status_code == 200
 
 
 async def test_what_a_value_may_be_stands_in_the_error(world: World) -> None:

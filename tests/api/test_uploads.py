@@ -124,3 +124,55 @@ async def test_a_file_that_is_refused_after_it_was_stored_leaves_no_bytes(world:
     answer = await anna.http.put("/api/uploads?filename=job.py", content=b"print()")
     assert (answer.status_code, answer.json()["code"]) == (413, "quota_exceeded")
     assert not world.resources.blobs.has(hashlib.sha256(b"print()").hexdigest())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "..",
+        "..\\x.py",
+        "x.py\x00.png",
+        "\u202egpj.py",
+        "a\r\nSet-Cookie: x=1.py",
+        "x" * 10_000 + ".py",
+        "%2e%2e%2fx.py/../y.py",
+        "/etc/passwd",
+        "\u0085.py",
+        "\ud7ff\ufffe.py",
+    ],
+)
+async def test_a_name_that_means_harm_is_refused_and_nothing_is_stored(world: World, name: str) -> None:
+    anna = await world.person("anna")
+    answer = await anna.http.put("/api/uploads", params={"filename": name}, content=b"x")
+    assert answer.status_code == 422, answer.text
+    assert not world.resources.blobs.has(hashlib.sha256(b"x").hexdigest())
+
+
+@pytest.mark.parametrize("web_settings", [{**SMALL, "upload_quota_bytes": 250_000}], indirect=True)
+async def test_uploads_at_once_stay_within_the_quota_and_leave_nothing_half(served: World) -> None:
+    anna = await served.person("anna")
+    contents = [bytes([number]) * 90_000 for number in range(12)]
+    answers = await asyncio.gather(
+        *(anna.http.put(f"/api/uploads?filename={number}.bin", content=content) for number, content in enumerate(contents))
+    )
+    kept = {answer.json()["sha256"] for answer in answers if answer.status_code == 201}
+    assert len(kept) == 2, [answer.status_code for answer in answers]
+    assert {answer.json()["code"] for answer in answers if answer.status_code != 201} == {"quota_exceeded"}
+    folder = served.resources.settings.data_dir / "blobs"
+    assert {path.name for path in folder.glob("??/*")} == kept
+    assert list((folder / "incoming").iterdir()) == []
+
+
+@pytest.mark.parametrize("announced", [b"10", b"-1", b"1e9", b"10, 20", b"99999999999999999999999", b"\xb2"])
+async def test_a_length_that_lies_or_is_none_stores_no_more_than_it_says(served: World, announced: bytes) -> None:
+    """What comes behind the announced length is another request, and no good one."""
+    anna = await served.person("anna")
+    host, port = served.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /api/uploads?filename=a.bin HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {anna.token}\r\nContent-Length: "
+    writer.write(head.encode() + announced + b"\r\n\r\n" + b"x" * 500)
+    status = (await asyncio.wait_for(reader.read(4000), 10)).split(b" ")[1]
+    writer.close()
+    found = (await anna.http.get("/api/uploads")).json()["items"]
+    assert (status, [item["size"] for item in found]) in ((b"201", [10]), (b"400", []), (b"413", []), (b"422", []))
+    assert list((served.resources.settings.data_dir / "blobs").glob("incoming/*")) == []
