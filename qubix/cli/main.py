@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from qubix import __version__
-from qubix.cli import account, demo, devnet, doctor, escrow, jobs, migrate, offers, provider, run, signer, treasury, up, wallet
+from qubix.cli import account, backup, demo, devnet, doctor, escrow, jobs, migrate, offers, provider, run, signer, treasury, up, wallet
 from qubix.cli.client import ApiError
 from qubix.cli.output import ExitCode, JsonFlag, Output, WrongUsage, fail
 from qubix.cli.supervise import NotStarted, leave_word
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for noun in (up, doctor, demo, devnet, signer, treasury, migrate, account, offers, run, jobs, wallet):
+for noun in (up, doctor, backup, demo, devnet, signer, treasury, migrate, account, offers, run, jobs, wallet):
     noun.register(app)
 app.add_typer(provider.app, name="provider")
 app.add_typer(escrow.app, name="escrow")

@@ -13,6 +13,7 @@ import typer
 
 from qubix.cli import runfile
 from qubix.cli.account import default_url
+from qubix.cli.backup import refuse_half_restored
 from qubix.cli.output import ExitCode, JsonFlag, Output, YesFlag, table
 from qubix.cli.processes import Running, end, seen
 from qubix.cli.supervise import start_and_wait
@@ -141,6 +142,7 @@ def _serve(out: Output, folder: Path, host: str, port: int, settings: dict[str, 
     from qubix.cli.supervise import signals_set
 
     with runfile.locked(folder):
+        refuse_half_restored(folder)
         runfile.clear_remains(folder)
         stack = Stack(Plan(folder, host, port, settings, owner), say=lambda step: out.note(f"[dim]· {step}[/dim]"))
         with signals_set(stack.stopping):

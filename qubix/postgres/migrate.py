@@ -7,20 +7,26 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from qubix.kernel.errors import Unavailable
 from qubix.postgres.engine import make_engine
 
 
-def _config(connection: Connection) -> Config:
+def _location() -> Path:
     found = importlib.util.find_spec("migrations")
     if found is None or found.origin is None:
         raise Unavailable("the migrations are not installed", next_step="install the whole Qubix release, not single packages")
+    return Path(found.origin).parent
+
+
+def _config(connection: Connection | None = None) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(found.origin).parent))
+    config.set_main_option("script_location", str(_location()))
     config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
+    if connection is not None:
+        config.attributes["connection"] = connection
     return config
 
 
@@ -35,6 +41,11 @@ async def upgrade(url: str) -> None:
             await connection.run_sync(lambda sync: command.upgrade(_config(sync), "head"))
     finally:
         await engine.dispose()
+
+
+def knows(revision: str) -> bool:
+    """Whether a database of that revision can be brought to this release's schema."""
+    return any(step.revision == revision for step in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
 async def check(url: str) -> None:
