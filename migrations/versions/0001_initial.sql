@@ -276,10 +276,16 @@ BEGIN
   SELECT identity INTO found FROM chain_addresses WHERE user_id = p_user;
   IF found IS NOT NULL THEN RETURN found; END IF;
   UPDATE chain_addresses SET user_id = p_user, given_at = clock_timestamp()
-  WHERE identity = (SELECT identity FROM chain_addresses WHERE purpose = 'user' AND user_id IS NULL ORDER BY made_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+  WHERE identity = (SELECT identity FROM chain_addresses WHERE purpose = 'user' AND user_id IS NULL AND retired_at IS NULL ORDER BY made_at LIMIT 1 FOR UPDATE SKIP LOCKED)
   RETURNING identity INTO found;
   RETURN found;
 END $$;
+CREATE FUNCTION public.is_restored() RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+  SELECT EXISTS (SELECT 1 FROM payout_halts WHERE subject = '*' AND needs_person AND figures ? 'restored')
+$$;
 CREATE FUNCTION public.issue_join_token(p_provider uuid, OUT token text, OUT expires_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
@@ -562,6 +568,60 @@ BEGIN
   IF written <> wanted THEN
     RAISE EXCEPTION 'ledger: % of % transfers fit', written, wanted USING ERRCODE = 'integrity_constraint_violation';
   END IF;
+END $$;
+CREATE FUNCTION public.recover_cost(p_tx_id text, p_proof text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE s strangers; row_id uuid := chain_row_id('cost', 1::smallint, p_tx_id, 0); code integer;
+BEGIN
+  IF NOT is_restored() THEN RETURN -9; END IF;
+  SELECT * INTO s FROM strangers WHERE tx_id = p_tx_id;
+  IF NOT FOUND THEN RETURN -2; END IF;
+  IF EXISTS (SELECT 1 FROM payments WHERE tx_id = p_tx_id) THEN RETURN -4; END IF;
+  code := move(transfer_id(row_id, 'fee'), 'cost', row_id, platform_account('house', 1::smallint), platform_account('chain', 1::smallint), 1::smallint, s.amount);
+  IF code = 0 THEN
+    INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, counterparty, tick, archived_at, second_proof)
+    VALUES (row_id, 'cost', p_tx_id, 0, 1, -s.amount, s.source, s.destination, s.tick, clock_timestamp(), p_proof);
+  END IF;
+  RETURN code;
+END $$;
+CREATE FUNCTION public.recover_hold(p_hold uuid, p_user uuid, p_amount bigint, p_address text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+  IF NOT is_restored() THEN RETURN -9; END IF;
+  RETURN withdraw(p_hold, p_user, 1::smallint, p_amount, p_address);
+END $$;
+CREATE FUNCTION public.recover_payment(p_id uuid, p_tx_id text, p_fee bigint, p_holds uuid[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE s strangers; n integer; total numeric; alone text; from_hot boolean; to_hot boolean;
+BEGIN
+  IF NOT is_restored() THEN RETURN -9; END IF;
+  SELECT * INTO s FROM strangers WHERE tx_id = p_tx_id;
+  IF NOT FOUND THEN RETURN -2; END IF;
+  IF EXISTS (SELECT 1 FROM payments WHERE tx_id = p_tx_id) THEN RETURN 1; END IF;
+  IF EXISTS (SELECT 1 FROM payments WHERE source = s.source AND ended_at IS NULL)
+     OR EXISTS (SELECT 1 FROM chain_rows WHERE id = chain_row_id('cost', 1::smallint, p_tx_id, 0)) THEN RETURN -4; END IF;
+  SELECT purpose = 'hot' INTO from_hot FROM chain_addresses WHERE identity = s.source;
+  to_hot := EXISTS (SELECT 1 FROM chain_addresses WHERE identity = s.destination AND purpose = 'hot');
+  IF coalesce(cardinality(p_holds), 0) = 0 THEN
+    IF from_hot OR NOT to_hot OR p_fee <> 0 THEN RETURN -5; END IF;
+  ELSE
+    PERFORM 1 FROM holds WHERE id = ANY(p_holds) ORDER BY id FOR NO KEY UPDATE;
+    SELECT count(*), sum(amount), min(address) INTO n, total, alone FROM holds h
+    WHERE h.id = ANY(p_holds) AND h.state = 'OPEN' AND h.asset = 1 AND NOT EXISTS (SELECT 1 FROM payment_holds l WHERE l.hold_id = h.id AND l.live);
+    IF NOT from_hot OR n <> cardinality(p_holds) OR n > 25 THEN RETURN -4; END IF;
+    IF total + p_fee IS DISTINCT FROM s.amount OR s.input_type = 0 AND (n <> 1 OR alone <> s.destination) THEN RETURN -5; END IF;
+  END IF;
+  INSERT INTO payments (id, kind, source, destination, amount, fee, tick, input_type, payload, encoded, tx_id, before_transfers, before_amount, state, reason)
+  VALUES (p_id, CASE WHEN n IS NULL THEN 'sweep' ELSE 'payout' END, s.source, s.destination, s.amount, p_fee, s.tick, s.input_type, s.payload, s.encoded, s.tx_id, 0, 0,
+          'UNKNOWN', 'signed before the restore, found on the chain after it');
+  INSERT INTO payment_holds (payment_id, place, hold_id) SELECT p_id, u.place - 1, u.id FROM unnest(p_holds) WITH ORDINALITY AS u (id, place);
+  RETURN 0;
 END $$;
 CREATE FUNCTION public.refresh_due_offers(p_most integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -991,6 +1051,7 @@ CREATE TABLE public.chain_addresses (
     user_id uuid,
     made_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     given_at timestamp with time zone,
+    retired_at timestamp with time zone,
     CONSTRAINT chain_addresses_given_check CHECK (((user_id IS NULL) = (given_at IS NULL))),
     CONSTRAINT chain_addresses_identity_check CHECK ((identity ~ '^[A-Z]{60}$'::text)),
     CONSTRAINT chain_addresses_owned_check CHECK (((purpose = 'user'::text) OR (user_id IS NULL))),
@@ -998,6 +1059,7 @@ CREATE TABLE public.chain_addresses (
 );
 COMMENT ON COLUMN public.chain_addresses.purpose IS 'hot pays out; house takes the operator''s float; user: one user''s deposits';
 COMMENT ON COLUMN public.chain_addresses.user_id IS 'whose deposits these are; NULL: not given to anybody yet';
+COMMENT ON COLUMN public.chain_addresses.retired_at IS 'free when a backup was restored: somebody may have been given it since, so nobody else ever is';
 CREATE TABLE public.chain_rows (
     id uuid NOT NULL,
     kind text NOT NULL,
@@ -1758,6 +1820,21 @@ CREATE TABLE public.signer_keys (
     sealed bytea NOT NULL
 );
 COMMENT ON COLUMN public.signer_keys.sealed IS 'the seed, encrypted under the signer''s key file';
+CREATE TABLE public.strangers (
+    tx_id text NOT NULL,
+    source text NOT NULL,
+    destination text NOT NULL,
+    amount bigint NOT NULL,
+    tick bigint NOT NULL,
+    input_type integer NOT NULL,
+    payload bytea NOT NULL,
+    encoded bytea NOT NULL,
+    money_flew boolean,
+    found_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+COMMENT ON TABLE public.strangers IS 'transactions from our addresses that no payment here is for: a thief''s, or what a restored backup does not know';
+COMMENT ON COLUMN public.strangers.encoded IS 'with the signature that the archive shows';
+COMMENT ON COLUMN public.strangers.money_flew IS 'by the archive; R1 says whether it is so';
 CREATE TABLE public.sweeper_beats (
     name text NOT NULL,
     at timestamp with time zone NOT NULL,
@@ -1986,6 +2063,8 @@ ALTER TABLE ONLY public.signer_keys
     ADD CONSTRAINT signer_keys_pkey PRIMARY KEY (identity);
 ALTER TABLE ONLY public.signer_limits
     ADD CONSTRAINT signer_limits_pkey PRIMARY KEY (the_only);
+ALTER TABLE ONLY public.strangers
+    ADD CONSTRAINT strangers_pkey PRIMARY KEY (tx_id);
 ALTER TABLE ONLY public.sweeper_beats
     ADD CONSTRAINT sweeper_beats_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY public.transfers
@@ -2120,6 +2199,8 @@ CREATE TRIGGER rulings_keep BEFORE DELETE OR UPDATE ON public.rulings FOR EACH R
 CREATE TRIGGER rulings_keep_all BEFORE TRUNCATE ON public.rulings FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER signer_keys_keep BEFORE DELETE OR UPDATE OF identity ON public.signer_keys FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER signer_keys_keep_all BEFORE TRUNCATE ON public.signer_keys FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
+CREATE TRIGGER strangers_keep BEFORE DELETE OR UPDATE ON public.strangers FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
+CREATE TRIGGER strangers_keep_all BEFORE TRUNCATE ON public.strangers FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER transfers_keep BEFORE DELETE OR UPDATE ON public.transfers FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER transfers_keep_all BEFORE TRUNCATE ON public.transfers FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 ALTER TABLE ONLY public.accounts
@@ -2228,6 +2309,8 @@ ALTER TABLE ONLY public.sessions
     ADD CONSTRAINT sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
 ALTER TABLE ONLY public.signer_keys
     ADD CONSTRAINT signer_keys_identity_fkey FOREIGN KEY (identity) REFERENCES public.chain_addresses(identity);
+ALTER TABLE ONLY public.strangers
+    ADD CONSTRAINT strangers_source_fkey FOREIGN KEY (source) REFERENCES public.chain_addresses(identity);
 ALTER TABLE ONLY public.transfers
     ADD CONSTRAINT transfers_credit_id_asset_fkey FOREIGN KEY (credit_id, asset) REFERENCES public.accounts(id, asset);
 ALTER TABLE ONLY public.transfers
@@ -2279,6 +2362,8 @@ GRANT ALL ON FUNCTION public.fund(p_escrow uuid, p_n integer, p_amount bigint) T
 GRANT ALL ON FUNCTION public.fund(p_escrow uuid, p_n integer, p_amount bigint) TO qubix_controller;
 REVOKE ALL ON FUNCTION public.give_address(p_user uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.give_address(p_user uuid) TO qubix_web;
+REVOKE ALL ON FUNCTION public.is_restored() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.is_restored() TO qubix_treasury;
 REVOKE ALL ON FUNCTION public.issue_join_token(p_provider uuid, OUT token text, OUT expires_at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.issue_join_token(p_provider uuid, OUT token text, OUT expires_at timestamp with time zone) TO qubix_fabric;
 REVOKE ALL ON FUNCTION public.make_metric_partitions(p_days integer) FROM PUBLIC;
@@ -2314,6 +2399,12 @@ REVOKE ALL ON FUNCTION public.payment_unknown(p_id uuid, p_reason text) FROM PUB
 GRANT ALL ON FUNCTION public.payment_unknown(p_id uuid, p_reason text) TO qubix_treasury;
 REVOKE ALL ON FUNCTION public.platform_account(p_kind text, p_asset smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.post_batch(p_ids uuid[], p_acts text[], p_subjects uuid[], p_debits bigint[], p_credits bigint[], p_amounts bigint[], p_close bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION public.recover_cost(p_tx_id text, p_proof text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.recover_cost(p_tx_id text, p_proof text) TO qubix_treasury;
+REVOKE ALL ON FUNCTION public.recover_hold(p_hold uuid, p_user uuid, p_amount bigint, p_address text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.recover_hold(p_hold uuid, p_user uuid, p_amount bigint, p_address text) TO qubix_treasury;
+REVOKE ALL ON FUNCTION public.recover_payment(p_id uuid, p_tx_id text, p_fee bigint, p_holds uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.recover_payment(p_id uuid, p_tx_id text, p_fee bigint, p_holds uuid[]) TO qubix_treasury;
 REVOKE ALL ON FUNCTION public.refresh_due_offers(p_most integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.refresh_due_offers(p_most integer) TO qubix_web;
 GRANT ALL ON FUNCTION public.refresh_due_offers(p_most integer) TO qubix_controller;
@@ -2495,6 +2586,8 @@ GRANT SELECT ON TABLE public.rulings TO qubix_controller;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.sessions TO qubix_web;
 GRANT SELECT,DELETE ON TABLE public.sessions TO qubix_controller;
 GRANT SELECT,INSERT ON TABLE public.signer_keys TO qubix_signer;
+GRANT SELECT,INSERT ON TABLE public.strangers TO qubix_treasury;
+GRANT SELECT ON TABLE public.strangers TO qubix_signer;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.sweeper_beats TO qubix_controller;
 GRANT SELECT ON TABLE public.sweeper_beats TO qubix_web;
 GRANT SELECT,INSERT,DELETE ON TABLE public.uploads TO qubix_web;

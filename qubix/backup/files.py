@@ -32,7 +32,8 @@ def copy(source: Path, target: Path, sha256: str) -> bool:
 
     Returns: False, and nothing was left, where the source is gone or has other bytes. Raises: OSError (disk full).
     """
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # parents that mkdir makes itself are open to others
+    target.parent.mkdir(mode=0o700, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".")
     try:
         digest = hashlib.sha256()

@@ -151,6 +151,7 @@ def _settled(manifest: Manifest) -> str:
 
 
 def _copy_blobs(folder: Path, root: Path) -> None:
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
     for sha256 in blobs_of(folder):
         if not files.copy(blob_path(folder, sha256), root / sha256[:2] / sha256, sha256):
             raise Unavailable(f"blob {sha256} of the backup cannot be read any more", next_step="verify it: qubix restore --check")

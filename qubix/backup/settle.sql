@@ -9,6 +9,9 @@ FROM ledger_network WHERE network <> 'none'
 ON CONFLICT (subject) DO UPDATE SET rule = payout_halts.rule || ', ' || excluded.rule, figures = payout_halts.figures || excluded.figures, needs_person = true,
   since = clock_timestamp();
 
+-- An address that is free here may have been given to somebody since, who pays to it: nobody else ever gets it.
+UPDATE chain_addresses SET retired_at = clock_timestamp() WHERE purpose = 'user' AND user_id IS NULL AND retired_at IS NULL;
+
 -- Who was logged in at that time may have been logged out since; a token that lets in once may have let in.
 DELETE FROM sessions;
 DELETE FROM wallet_challenges;

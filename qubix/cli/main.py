@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 
 from qubix import __version__
 from qubix.cli import account, backup, demo, devnet, doctor, escrow, jobs, migrate, offers, provider, run, signer, treasury, up, wallet
+from qubix.cli import recover as _recover  # noqa: F401  (adds its command to the treasury's)
 from qubix.cli.client import ApiError
 from qubix.cli.output import ExitCode, JsonFlag, Output, WrongUsage, fail
 from qubix.cli.supervise import NotStarted, leave_word

@@ -50,6 +50,21 @@ def born_on(owner_url: str) -> str | None:
     return asyncio.run(_born_on(owner_url))
 
 
+def has_seeds(owner_url: str) -> bool:
+    """Whether the signer has made addresses in this database: only the key that it made them with opens their seeds."""
+    return asyncio.run(_has_seeds(owner_url))
+
+
+async def _has_seeds(owner_url: str) -> bool:
+    import asyncpg
+
+    connection = await asyncpg.connect(owner_url)
+    try:
+        return bool(await connection.fetchval("SELECT EXISTS (SELECT 1 FROM signer_keys)"))
+    finally:
+        await connection.close()
+
+
 async def _born_on(owner_url: str) -> str | None:
     import asyncpg
 

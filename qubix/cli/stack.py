@@ -22,7 +22,7 @@ import httpx
 from qubix.cli import runfile
 from qubix.cli.chosen import chosen_settings
 from qubix.cli.head_keeper import HeadKeeper
-from qubix.cli.migrate import born_on, prepare
+from qubix.cli.migrate import born_on, has_seeds, prepare
 from qubix.cli.processes import Running, adopt_orphans, end, reap, seen, strays
 from qubix.cli.supervise import Child, end_all_below, look_after, make_runtime_dir
 from qubix.fabric.head import Head, launch_head, start_head
@@ -227,6 +227,12 @@ class Stack:
         self.say("treasury and signer")
         key = self.plan.data_dir / "secrets" / SIGNER_KEY
         if not key.exists():
+            assert self._server is not None  # noqa: S101  (typing: the database was started first)
+            if has_seeds(self._server.url()):
+                raise Unavailable(
+                    f"the signer's key is not at {key}, and this ledger's seeds open by no other",
+                    next_step="put your copy of it there, mode 0600",
+                )
             make_key_file(key)
         self._add("treasury", ["-m", "qubix.treasurer"], "qubix_treasury")
         self._add("signer", ["-m", "qubix.signer"], "qubix_signer", extra={"QUBIX_SIGNER_KEY_FILE": str(key)})

@@ -41,14 +41,14 @@ def register(parent: typer.Typer) -> None:
 def status(data_dir: DataDir = None, url_file: UrlFile = None, as_json: JsonFlag = False) -> None:
     """Show the chain's state, halts with their figures, withdrawals that wait, payments that are not settled, money in doubt."""
     out = Output(as_json)
-    found = _look(data_dir, url_file, SIGNER, lambda desk: desk.status())
+    found = look(data_dir, url_file, SIGNER, lambda desk: desk.status())
     _show_status(out, found)
     held = next((row["hold_id"] for row in found["waiting"] if "approval" in row["reason"]), "HOLD")
     person = [row for row in found["halts"] if row["needs_person"]]
     unknown = next((row["payment_id"] for row in found["payments"] if row["state"] == "UNKNOWN"), None)
     third = f"qubix treasury decide {unknown} --dead" if unknown else "qubix treasury addresses"
     second = f"qubix treasury resume '{person[0]['subject']}'" if person else "qubix treasury limits"
-    out.finish(found, then=_there(data_dir, f"qubix treasury approve {held}", second, third))
+    out.finish(found, then=there(data_dir, f"qubix treasury approve {held}", second, third))
 
 
 @app.command()
@@ -61,19 +61,19 @@ def approve(
     as_json: JsonFlag = False,
 ) -> None:
     """Let a withdrawal past the ceilings be signed."""
-    out, who = Output(as_json), _person(by)
-    found = _look(data_dir, url_file, SIGNER, lambda desk: desk.hold(hold))
+    out, who = Output(as_json), person_of(by)
+    found = look(data_dir, url_file, SIGNER, lambda desk: desk.hold(hold))
     if found["state"] != "OPEN":
         raise Conflict(
             f"this withdrawal is {found['state'].lower()} already",
-            next_step=_there(data_dir, "qubix treasury status")[0] + " lists those that wait",
+            next_step=there(data_dir, "qubix treasury status")[0] + " lists those that wait",
         )
     if found["approved_by"] is None:
         out.confirm(f"Pay {amount(found['amount'])} to {found['address']}?", yes)
-        _look(data_dir, url_file, SIGNER, lambda desk: desk.approve(hold, who), wake="payouts")
+        look(data_dir, url_file, SIGNER, lambda desk: desk.approve(hold, who), wake="payouts")
         found["approved_by"] = who
     out.show(f"{amount(found['amount'])} approved by {plain(found['approved_by'])}; the signer takes it next")
-    out.finish(found, then=_there(data_dir, "qubix treasury status", "qubix treasury limits", "qubix treasury addresses"))
+    out.finish(found, then=there(data_dir, "qubix treasury status", "qubix treasury limits", "qubix treasury addresses"))
 
 
 @app.command()
@@ -101,7 +101,7 @@ def limits(
     out.show(table("Signed without an approval, per", ("what", ""), rows))
     out.finish(
         _figures(wanted),
-        then=_there(data_dir, "qubix treasury status", "qubix treasury approve HOLD", "qubix treasury limits --payment N"),
+        then=there(data_dir, "qubix treasury status", "qubix treasury approve HOLD", "qubix treasury limits --payment N"),
     )
 
 
@@ -115,13 +115,13 @@ def resume(
 ) -> None:
     """End a halt that does not end by itself, once its figures are explained."""
     out = Output(as_json)
-    found = _look(data_dir, url_file, TREASURY, lambda desk: desk.halt(subject))
+    found = look(data_dir, url_file, TREASURY, lambda desk: desk.halt(subject))
     out.show(f"halted since {ago(found['since'])} by {plain(found['rule'])}: {plain(_written(found['figures']))}")
     if found["needs_person"]:
         out.confirm("Are these figures explained, so that payouts may go on?", yes)
-    resumed = _look(data_dir, url_file, TREASURY, lambda desk: desk.resume(subject), wake="payouts")
+    resumed = look(data_dir, url_file, TREASURY, lambda desk: desk.resume(subject), wake="payouts")
     out.show("payouts go on" if resumed else "payouts go on as soon as the figures of R1 and R2 agree again")
-    out.finish({**found, "resumed": resumed}, then=_there(data_dir, "qubix treasury status", "qubix treasury addresses", "qubix doctor"))
+    out.finish({**found, "resumed": resumed}, then=there(data_dir, "qubix treasury status", "qubix treasury addresses", "qubix doctor"))
 
 
 @app.command()
@@ -139,13 +139,13 @@ def decide(
     if paid is None or not evidence.strip():
         raise WrongUsage("say what became of it, and how that is known", next_step="--paid or --dead, and --evidence 'where it was seen'")
     out = Output(as_json)
-    found = _look(data_dir, url_file, TREASURY, lambda desk: desk.payment(payment))
+    found = look(data_dir, url_file, TREASURY, lambda desk: desk.payment(payment))
     ended = {True: "PAID", False: "DEAD"}[paid]
     if found["state"] not in ("UNKNOWN", ended):
         why = "it is still being asked about" if found["state"] == "SIGNED" else "that is final"
         raise Conflict(
             f"this payment is {found['state'].lower()}: {why}",
-            next_step=_there(data_dir, "qubix treasury status")[0] + " lists those that are unknown",
+            next_step=there(data_dir, "qubix treasury status")[0] + " lists those that are unknown",
         )
     if found["state"] == "UNKNOWN":
         out.show(
@@ -153,9 +153,11 @@ def decide(
         )
         out.show(_WARNING[paid])
         out.confirm(f"Transaction {found['tx_id']}: {'it has paid' if paid else 'it never paid'}?", yes)
-        _run(data_dir, url_file, TREASURY, lambda held: _end(held, found, paid, f"decided by {_person(by)}: {evidence.strip()}"))
+        work_as(
+            data_dir, url_file, TREASURY, lambda held: end_payment(held, found, paid, f"decided by {person_of(by)}: {evidence.strip()}")
+        )
     out.show(f"booked as {ended.lower()}")
-    out.finish({**found, "state": ended}, then=_there(data_dir, "qubix treasury status", "qubix doctor", "qubix treasury addresses"))
+    out.finish({**found, "state": ended}, then=there(data_dir, "qubix treasury status", "qubix doctor", "qubix treasury addresses"))
 
 
 @app.command()
@@ -173,16 +175,16 @@ def book(
     if not evidence.strip() or not payer.strip():
         raise WrongUsage("say what it is, and whose it was", next_step="--evidence 'where it was seen' and --payer IDENTITY")
     out = Output(as_json)
-    found = _look(data_dir, url_file, TREASURY, lambda desk: desk.surplus(address))
+    found = look(data_dir, url_file, TREASURY, lambda desk: desk.surplus(address))
     surplus = found["balance"] - found["recorded"]
     where = {"user": "its user's wallet" if found["user_id"] else "suspense", "house": "the house's account"}.get(
         found["purpose"], "suspense"
     )
     out.show(f"{address} has {amount(found['balance'])} in tick {found['tick']}, {amount(found['recorded'])} are recorded")
     out.confirm(f"Book {amount(surplus)} to {where}?", yes)
-    _run(data_dir, url_file, TREASURY, lambda held: _book(held, found, payer.strip(), f"booked by {_person(by)}: {evidence.strip()}"))
+    work_as(data_dir, url_file, TREASURY, lambda held: _book(held, found, payer.strip(), f"booked by {person_of(by)}: {evidence.strip()}"))
     out.show(f"{amount(surplus)} booked; payouts go on as soon as the figures were judged again")
-    out.finish({**found, "booked": surplus}, then=_there(data_dir, "qubix treasury status", "qubix doctor", "qubix treasury addresses"))
+    out.finish({**found, "booked": surplus}, then=there(data_dir, "qubix treasury status", "qubix doctor", "qubix treasury addresses"))
 
 
 @app.command()
@@ -194,12 +196,12 @@ def addresses(
 ) -> None:
     """List the paying address (hot), the one for the operator's float (house), and users' deposit addresses, the richest first."""
     out = Output(as_json)
-    found = _look(data_dir, url_file, SIGNER, lambda desk: desk.addresses(most=limit))
+    found = look(data_dir, url_file, SIGNER, lambda desk: desk.addresses(most=limit))
     rows = [(row["address"], row["purpose"], amount(row["recorded"]), row["user_id"]) for row in found]
     out.show(
         table("Addresses", ("address", "of", "recorded", "user"), rows, right=("recorded",)) if rows else "the signer has made none yet"
     )
-    out.finish({"items": found}, then=_there(data_dir, "qubix treasury status", "qubix treasury limits", "qubix signer"))
+    out.finish({"items": found}, then=there(data_dir, "qubix treasury status", "qubix treasury limits", "qubix signer"))
 
 
 _WARNING: Final = {
@@ -208,7 +210,7 @@ _WARNING: Final = {
 }
 
 
-async def _end(held: Resources, payment: dict[str, Any], paid: bool, proof: str) -> None:
+async def end_payment(held: Resources, payment: dict[str, Any], paid: bool, proof: str) -> None:
     """Book the decision: each hold, the fee, the end, each in a transaction of its own and each repeatable."""
     from qubix.bootstrap import scope
     from qubix.ledger.model import Code, refuse
@@ -265,7 +267,7 @@ async def _book(held: Resources, found: dict[str, Any], payer: str, proof: str) 
         refuse(code, f"the surplus of {address}")
 
 
-def _look(
+def look(
     data_dir: Path | None, url_file: Path | None, role: str, act: Callable[[Oversight], Awaitable[T]], *, wake: str | None = None
 ) -> T:
     """One transaction. Args: wake, a channel to wake after it."""
@@ -280,7 +282,7 @@ def _look(
                 s.wake(wake)
         return found
 
-    return _run(data_dir, url_file, role, once)
+    return work_as(data_dir, url_file, role, once)
 
 
 def _ceilings(data_dir: Path | None, url_file: Path | None, wanted: Any) -> Any:
@@ -297,14 +299,14 @@ def _ceilings(data_dir: Path | None, url_file: Path | None, wanted: Any) -> Any:
                 s.wake("payouts")
             return await store.ceilings()
 
-    return _run(data_dir, url_file, SIGNER, once)
+    return work_as(data_dir, url_file, SIGNER, once)
 
 
 def _figures(ceilings: Any) -> dict[str, int]:
     return {name: getattr(ceilings, name) for name in ("payment_max", "user_day_max", "wallet_day_max")}
 
 
-def _run(data_dir: Path | None, url_file: Path | None, role: str, act: Callable[[Resources], Awaitable[T]]) -> T:
+def work_as(data_dir: Path | None, url_file: Path | None, role: str, act: Callable[[Resources], Awaitable[T]]) -> T:
     """Work with the database as `role`. Raises: Unavailable when it does not answer."""
     import sqlalchemy as sa
 
@@ -330,20 +332,20 @@ def _run(data_dir: Path | None, url_file: Path | None, role: str, act: Callable[
         return asyncio.run(whole())
     except QubixError as error:
         listing = "qubix treasury status"
-        error.next_step = error.next_step.replace(listing, _there(data_dir, listing)[0])
+        error.next_step = error.next_step.replace(listing, there(data_dir, listing)[0])
         raise
     except (sa.exc.OperationalError, sa.exc.InterfaceError, *DRIVER_TROUBLE) as error:
         next_step = f"is it running? {runfile.named('qubix up', folder)} starts it; --url-file names another"
         raise Unavailable(f"the database does not answer ({type(error).__name__})", next_step=next_step) from error
 
 
-def _there(data_dir: Path | None, *commands: str) -> list[str]:
+def there(data_dir: Path | None, *commands: str) -> list[str]:
     """Commands as they must be typed to reach the same platform. A --url-file is not passed on: each command takes its own role's."""
     folder = (data_dir or runfile.default_data_dir()).resolve()
     return [runfile.named(command, folder) for command in commands]
 
 
-def _person(by: str | None) -> str:
+def person_of(by: str | None) -> str:
     return by or getpass.getuser()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from pathlib import Path
 
 from alembic import command
@@ -22,7 +23,7 @@ def _location() -> Path:
 
 
 def _config(connection: Connection | None = None) -> Config:
-    config = Config()
+    config = Config(stdout=io.StringIO())  # it prints there what nobody asked
     config.set_main_option("script_location", str(_location()))
     config.set_main_option("path_separator", "os")
     if connection is not None:

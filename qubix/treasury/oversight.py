@@ -7,6 +7,7 @@ and for payments that nothing proved.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from qubix.kernel.errors import Conflict, NotFound
 from qubix.kernel.money import written
 from qubix.ledger.model import Code
 from qubix.postgres.call import Caller
+from qubix.treasury.recovering import Lost, Owed
 
 LISTED_MAX: Final = 100
 """Rows of one kind in a status."""
@@ -60,6 +62,21 @@ ended AS (DELETE FROM payout_halts WHERE subject = :s AND needs_person AND NOT E
 SELECT subject FROM kept
 """
 
+# What the chain shows from our addresses, and no payment here is for: after a restore, what the backup did not know.
+_STRANGERS: Final = """
+SELECT s.tx_id, s.source, s.destination, s.amount, s.tick, s.input_type, s.payload, s.money_flew, a.purpose AS source_purpose,
+       EXISTS (SELECT 1 FROM chain_addresses d WHERE d.identity = s.destination AND d.purpose = 'hot') AS to_hot
+FROM strangers s JOIN chain_addresses a ON a.identity = s.source
+WHERE s.money_flew IS NOT FALSE AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.tx_id = s.tx_id AND p.ended_at IS NOT NULL)
+  AND NOT EXISTS (SELECT 1 FROM chain_rows r WHERE r.kind = 'cost' AND r.tx_id = s.tx_id) ORDER BY s.tick, s.tx_id LIMIT :most
+"""
+# Withdrawals that nothing was signed for, or only what is being recovered.
+_OWED: Final = """
+SELECT h.id, h.amount, h.address FROM holds h WHERE h.state = 'OPEN' AND h.asset = 1
+  AND NOT EXISTS (SELECT 1 FROM payment_holds l JOIN payments p ON p.id = l.payment_id WHERE l.hold_id = h.id AND l.live AND p.tx_id NOT IN (SELECT tx_id FROM strangers))
+ORDER BY h.created_at, h.id
+"""
+
 Row = dict[str, Any]
 
 
@@ -80,7 +97,7 @@ class Oversight:
         chain = await self._rows("SELECT cursor, head, processed, tick_s, epoch, epoch_advanced_at, advanced_at FROM chain_state")
         sums = "SELECT kind, posted FROM accounts WHERE kind IN ('house','suspense') AND owner_id IS NULL AND asset = 1"
         posted = {row["kind"]: row["posted"] for row in await self._rows(sums)}
-        free = "SELECT count(*) AS n FROM chain_addresses WHERE purpose = 'user' AND user_id IS NULL"
+        free = "SELECT count(*) AS n FROM chain_addresses WHERE purpose = 'user' AND user_id IS NULL AND retired_at IS NULL"
         own = await self._rows("SELECT purpose, identity FROM chain_addresses WHERE purpose <> 'user'")
         return {
             "network": await self._connection.scalar(sa.text("SELECT network FROM ledger_network")),
@@ -126,12 +143,82 @@ class Oversight:
 
         Raises: NotFound; Conflict for a halt that ends by itself.
         """
-        if not (await self.halt(subject))["needs_person"]:
+        halt = await self.halt(subject)
+        if not halt["needs_person"]:
             raise Conflict(
                 "this halt ends by itself, as soon as the figures agree again",
                 next_step="find the missing or surplus money by the figures: qubix treasury status",
             )
+        if "restored" in halt["figures"]:
+            await self._must_be_reconciled()
         return await self._connection.scalar(sa.text(_RESUME), {"s": subject}) is None
+
+    async def _must_be_reconciled(self) -> None:
+        """Raises: Conflict until the chain was read past the restore, and all that it shows is explained."""
+        cursor, until = await self.recovered_to()
+        if until is None or cursor < until:
+            raise Conflict(
+                f"the chain is not read past the restore yet: booked to tick {cursor}, it must be {until or 'known how far'}",
+                next_step="let the treasury run; qubix treasury recover shows how far it is",
+            )
+        if strangers := await self.strangers():
+            raise Conflict(
+                f"{len(strangers)} payments on the chain are not in these books: withdrawals that they paid would be paid again",
+                next_step="qubix treasury recover",
+            )
+
+    async def recovered_to(self) -> tuple[int, int | None]:
+        """Up to which tick the chain is booked, and up to which it must be after the restore (None: the treasury has not looked since).
+
+        Raises: NotFound where no restore halts payouts.
+        """
+        sql = """SELECT coalesce((SELECT cursor FROM chain_state), 0) AS cursor, (figures->'restored'->0->>'until')::bigint AS until FROM payout_halts
+                 WHERE subject = '*' AND figures ? 'restored'"""
+        found = await self._rows(sql)
+        if not found:
+            raise NotFound("no restore halts payouts: there is nothing to recover", next_step="qubix treasury status lists the halts")
+        return found[0]["cursor"], found[0]["until"]
+
+    async def strangers(self, *, most: int = LISTED_MAX) -> list[Lost]:
+        """What the chain shows from our addresses, and no payment here is for, the oldest first."""
+        rows = await self._rows(_STRANGERS, most=most)
+        return [
+            Lost(
+                row["tx_id"],
+                row["source"],
+                row["destination"],
+                row["amount"],
+                row["tick"],
+                row["input_type"],
+                bytes(row["payload"]),
+                from_hot=row["source_purpose"] == "hot",
+                to_hot=row["to_hot"],
+            )
+            for row in rows
+        ]
+
+    async def owed(self) -> list[Owed]:
+        """Withdrawals that are open, the oldest first."""
+        return [Owed(row["id"], row["amount"], row["address"]) for row in await self._rows(_OWED)]
+
+    async def user_by_email(self, email: str) -> UUID:
+        """Raises: NotFound."""
+        found: UUID | None = await self._connection.scalar(sa.text("SELECT id FROM users WHERE email = lower(:email)"), {"email": email})
+        if found is None:
+            raise NotFound(f"there is no user {email}", next_step="see who asked for this withdrawal")
+        return found
+
+    async def recover_hold(self, hold_id: UUID, user: UUID, amount: int, address: str) -> Code:
+        """The act: a withdrawal that was asked for after the backup, again."""
+        return Code(await self._caller.value("SELECT recover_hold($1, $2, $3, $4)", hold_id, user, amount, address))
+
+    async def recover_payment(self, payment_id: UUID, tx_id: str, fee: int, holds: Sequence[UUID]) -> Code:
+        """The act: write a lost payment down, undecided, so that it can be ended as paid."""
+        return Code(await self._caller.value("SELECT recover_payment($1, $2, $3, $4)", payment_id, tx_id, fee, list(holds)))
+
+    async def recover_cost(self, tx_id: str, proof: str) -> Code:
+        """The act: a lost payment that the platform itself bears."""
+        return Code(await self._caller.value("SELECT recover_cost($1, $2)", tx_id, proof))
 
     async def surplus(self, address: str) -> Row:
         """What one of our addresses has more than is recorded, by the figures of R1 that stop payouts now.

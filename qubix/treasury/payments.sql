@@ -10,7 +10,7 @@ BEGIN
   SELECT identity INTO found FROM chain_addresses WHERE user_id = p_user;
   IF found IS NOT NULL THEN RETURN found; END IF;
   UPDATE chain_addresses SET user_id = p_user, given_at = clock_timestamp()
-  WHERE identity = (SELECT identity FROM chain_addresses WHERE purpose = 'user' AND user_id IS NULL ORDER BY made_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+  WHERE identity = (SELECT identity FROM chain_addresses WHERE purpose = 'user' AND user_id IS NULL AND retired_at IS NULL ORDER BY made_at LIMIT 1 FOR UPDATE SKIP LOCKED)
   RETURNING identity INTO found;
   RETURN found;
 END $$;
@@ -121,8 +121,68 @@ BEGIN
   RETURN 0;
 END $$;
 
-REVOKE ALL ON FUNCTION give_address, cancel_withdrawal, sign_payout, sign_sweep, payment_unknown, payment_ended FROM PUBLIC;
+-- After a restore the chain shows payments that the backup did not know yet. Each is written down as what it was, by a person and only while payouts stand
+-- still for that; then it ends as any other: its holds captured by withdrawn, its fee booked by cost, its end said by payment_ended.
+CREATE FUNCTION is_restored() RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+  SELECT EXISTS (SELECT 1 FROM payout_halts WHERE subject = '*' AND needs_person AND figures ? 'restored')
+$$;
+
+-- A withdrawal that was asked for after the backup was taken, again: by the same rules.
+CREATE FUNCTION recover_hold(p_hold uuid, p_user uuid, p_amount bigint, p_address text) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+  IF NOT is_restored() THEN RETURN -9; END IF;
+  RETURN withdraw(p_hold, p_user, 1::smallint, p_amount, p_address);
+END $$;
+
+-- Holds in the order of their places; none for a sweep.
+CREATE FUNCTION recover_payment(p_id uuid, p_tx_id text, p_fee bigint, p_holds uuid[]) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE s strangers; n integer; total numeric; alone text; from_hot boolean; to_hot boolean;
+BEGIN
+  IF NOT is_restored() THEN RETURN -9; END IF;
+  SELECT * INTO s FROM strangers WHERE tx_id = p_tx_id;
+  IF NOT FOUND THEN RETURN -2; END IF;
+  IF EXISTS (SELECT 1 FROM payments WHERE tx_id = p_tx_id) THEN RETURN 1; END IF;
+  IF EXISTS (SELECT 1 FROM payments WHERE source = s.source AND ended_at IS NULL)
+     OR EXISTS (SELECT 1 FROM chain_rows WHERE id = chain_row_id('cost', 1::smallint, p_tx_id, 0)) THEN RETURN -4; END IF;
+  SELECT purpose = 'hot' INTO from_hot FROM chain_addresses WHERE identity = s.source;
+  to_hot := EXISTS (SELECT 1 FROM chain_addresses WHERE identity = s.destination AND purpose = 'hot');
+  IF coalesce(cardinality(p_holds), 0) = 0 THEN
+    IF from_hot OR NOT to_hot OR p_fee <> 0 THEN RETURN -5; END IF;
+  ELSE
+    PERFORM 1 FROM holds WHERE id = ANY(p_holds) ORDER BY id FOR NO KEY UPDATE;
+    SELECT count(*), sum(amount), min(address) INTO n, total, alone FROM holds h
+    WHERE h.id = ANY(p_holds) AND h.state = 'OPEN' AND h.asset = 1 AND NOT EXISTS (SELECT 1 FROM payment_holds l WHERE l.hold_id = h.id AND l.live);
+    IF NOT from_hot OR n <> cardinality(p_holds) OR n > 25 THEN RETURN -4; END IF;
+    IF total + p_fee IS DISTINCT FROM s.amount OR s.input_type = 0 AND (n <> 1 OR alone <> s.destination) THEN RETURN -5; END IF;
+  END IF;
+  INSERT INTO payments (id, kind, source, destination, amount, fee, tick, input_type, payload, encoded, tx_id, before_transfers, before_amount, state, reason)
+  VALUES (p_id, CASE WHEN n IS NULL THEN 'sweep' ELSE 'payout' END, s.source, s.destination, s.amount, p_fee, s.tick, s.input_type, s.payload, s.encoded, s.tx_id, 0, 0,
+          'UNKNOWN', 'signed before the restore, found on the chain after it');
+  INSERT INTO payment_holds (payment_id, place, hold_id) SELECT p_id, u.place - 1, u.id FROM unnest(p_holds) WITH ORDINALITY AS u (id, place);
+  RETURN 0;
+END $$;
+
+-- What nobody's wallet can be charged with any more is the platform's loss.
+CREATE FUNCTION recover_cost(p_tx_id text, p_proof text) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE s strangers; row_id uuid := chain_row_id('cost', 1::smallint, p_tx_id, 0); code integer;
+BEGIN
+  IF NOT is_restored() THEN RETURN -9; END IF;
+  SELECT * INTO s FROM strangers WHERE tx_id = p_tx_id;
+  IF NOT FOUND THEN RETURN -2; END IF;
+  IF EXISTS (SELECT 1 FROM payments WHERE tx_id = p_tx_id) THEN RETURN -4; END IF;
+  code := move(transfer_id(row_id, 'fee'), 'cost', row_id, platform_account('house', 1::smallint), platform_account('chain', 1::smallint), 1::smallint, s.amount);
+  IF code = 0 THEN
+    INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, counterparty, tick, archived_at, second_proof)
+    VALUES (row_id, 'cost', p_tx_id, 0, 1, -s.amount, s.source, s.destination, s.tick, clock_timestamp(), p_proof);
+  END IF;
+  RETURN code;
+END $$;
+
+REVOKE ALL ON FUNCTION give_address, cancel_withdrawal, sign_payout, sign_sweep, payment_unknown, payment_ended, is_restored, recover_hold, recover_payment, recover_cost
+  FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION give_address, cancel_withdrawal TO qubix_web;
 GRANT EXECUTE ON FUNCTION sign_payout, sign_sweep TO qubix_signer;
-GRANT EXECUTE ON FUNCTION payment_unknown, payment_ended TO qubix_treasury;
+GRANT EXECUTE ON FUNCTION payment_unknown, payment_ended, is_restored, recover_hold, recover_payment, recover_cost TO qubix_treasury;
 GRANT SELECT ON payable_holds TO qubix_web, qubix_treasury, qubix_signer;

@@ -83,7 +83,7 @@ class SigningStore:
     async def lacking(self) -> tuple[list[str], int]:
         """Which of hot and house there is none of yet, and how many free addresses for users there are."""
         sql = """SELECT array(SELECT p FROM unnest(ARRAY['hot','house']) p WHERE NOT EXISTS (SELECT 1 FROM chain_addresses WHERE purpose = p)) AS purposes,
-                        (SELECT count(*) FROM chain_addresses WHERE purpose = 'user' AND user_id IS NULL) AS free"""
+                        (SELECT count(*) FROM chain_addresses WHERE purpose = 'user' AND user_id IS NULL AND retired_at IS NULL) AS free"""
         row = (await self._connection.execute(sa.text(sql))).one()
         return list(row.purposes), int(row.free)
 

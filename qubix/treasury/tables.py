@@ -43,6 +43,7 @@ chain_addresses = sa.Table(
     sa.Column("user_id", sa.ForeignKey("users.id"), unique=True, comment="whose deposits these are; NULL: not given to anybody yet"),
     _at("made_at", now=True),
     _at("given_at"),
+    _at("retired_at", comment="free when a backup was restored: somebody may have been given it since, so nobody else ever is"),
     sa.CheckConstraint("purpose IN ('user','hot','house')", name="purpose"),
     sa.CheckConstraint("identity ~ '^[A-Z]{60}$'", name="identity"),
     sa.CheckConstraint("purpose = 'user' OR user_id IS NULL", name="owned"),
@@ -135,6 +136,22 @@ payment_holds = sa.Table(
     sa.CheckConstraint("place BETWEEN 0 AND 24", name="place"),
     sa.Index("payment_holds_hold_key", "hold_id", unique=True, postgresql_where=sa.text("live")),
     sa.Index("payment_holds_hold_idx", "hold_id"),
+)
+
+strangers = sa.Table(
+    "strangers",
+    metadata,
+    sa.Column("tx_id", sa.Text, primary_key=True),
+    sa.Column("source", sa.ForeignKey("chain_addresses.identity"), nullable=False),
+    sa.Column("destination", sa.Text, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("tick", sa.BigInteger, nullable=False),
+    sa.Column("input_type", sa.Integer, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+    sa.Column("encoded", sa.LargeBinary, nullable=False, comment="with the signature that the archive shows"),
+    sa.Column("money_flew", sa.Boolean, comment="by the archive; R1 says whether it is so"),
+    _at("found_at", now=True),
+    comment="transactions from our addresses that no payment here is for: a thief's, or what a restored backup does not know",
 )
 
 chain_state = sa.Table(

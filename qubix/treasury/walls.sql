@@ -17,6 +17,9 @@ CREATE TRIGGER payment_holds_keep BEFORE DELETE OR UPDATE OF payment_id, place, 
 CREATE TRIGGER payment_holds_keep_dead BEFORE UPDATE ON payment_holds FOR EACH ROW WHEN (NOT OLD.live) EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER payment_holds_keep_all BEFORE TRUNCATE ON payment_holds FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
+CREATE TRIGGER strangers_keep BEFORE DELETE OR UPDATE ON strangers FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER strangers_keep_all BEFORE TRUNCATE ON strangers FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
 INSERT INTO signer_limits (payment_max, user_day_max, wallet_day_max) VALUES (1000000000, 5000000000, 20000000000);
 
 GRANT SELECT ON chain_rows, chain_addresses, payments, payment_holds, payout_halts, payout_approvals, chain_state, incoming
@@ -29,5 +32,7 @@ GRANT INSERT (identity, purpose) ON chain_addresses TO qubix_signer;
 -- The treasury watches the chain.
 GRANT INSERT, UPDATE ON chain_state TO qubix_treasury;
 GRANT INSERT, UPDATE ON incoming TO qubix_treasury;
+GRANT SELECT ON strangers TO qubix_treasury, qubix_signer;
+GRANT INSERT ON strangers TO qubix_treasury;
 GRANT INSERT, UPDATE, DELETE ON payout_halts TO qubix_treasury;
 GRANT UPDATE (broadcasts, broadcast_at, reason, raw) ON payments TO qubix_treasury;

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from qubix.chains.qubic.answers import ArchivedTransaction
 from qubix.kernel.money import Asset, Qu
 from qubix.treasury import tables as _tables  # noqa: F401  (declares them)
 from qubix.treasury.receiving import Payment
@@ -226,6 +227,14 @@ class WatchStore:
         )
         return _state(rows.one())
 
+    async def await_restored(self, until: int) -> None:
+        """After a restore, say once up to which tick the chain may show payments that the backup did not know."""
+        await self._connection.execute(
+            sa.text("""UPDATE payout_halts SET figures = jsonb_set(figures, '{restored,0,until}', to_jsonb(cast(:until AS bigint)))
+                       WHERE subject = '*' AND figures ? 'restored' AND NOT figures->'restored'->0 ? 'until'"""),
+            {"until": until},
+        )
+
     async def move_cursor(self, before: int, after: int) -> bool:
         """Say that all ticks up to `after` are in the ledger. Returns whether the cursor stood at `before`."""
         moved = await self._connection.execute(
@@ -279,14 +288,37 @@ class WatchStore:
         return {row.address: row.amount for row in rows}
 
     async def signed_by_us(self, tx_ids: Collection[str]) -> set[str]:
-        """Which of these transactions the signer has signed."""
+        """Which of these transactions the signer has signed, or a person has booked."""
         if not tx_ids:
             return set()
         rows = await self._connection.execute(
-            sa.text("SELECT tx_id FROM payments WHERE tx_id = ANY(:ids)").bindparams(sa.bindparam("ids", type_=_TEXTS)),
+            sa.text("""SELECT tx_id FROM payments WHERE tx_id = ANY(:ids)
+                       UNION SELECT tx_id FROM chain_rows WHERE kind = 'cost' AND tx_id = ANY(:ids)""").bindparams(
+                sa.bindparam("ids", type_=_TEXTS)
+            ),
             {"ids": list(tx_ids)},
         )
         return set(rows.scalars())
+
+    async def stranger(self, one: ArchivedTransaction) -> None:
+        """Write down a transaction of our address that no payment here is for; what does not make its own id is not."""
+        if not one.is_genuine():
+            return
+        await self._connection.execute(
+            sa.text("""INSERT INTO strangers (tx_id, source, destination, amount, tick, input_type, payload, encoded, money_flew)
+                       VALUES (:tx_id, :source, :destination, :amount, :tick, :input_type, :payload, :encoded, :money_flew) ON CONFLICT DO NOTHING"""),
+            {
+                "tx_id": one.id,
+                "source": one.source,
+                "destination": one.destination,
+                "amount": one.amount,
+                "tick": one.tick,
+                "input_type": one.input_type,
+                "payload": one.payload,
+                "encoded": one.rebuilt().to_bytes(),
+                "money_flew": one.money_flew,
+            },
+        )
 
     async def note(self, noted: Sequence[Noted]) -> list[Change]:
         """Write payments to us down. Returns those of which something changed."""

@@ -81,6 +81,7 @@ class Watcher:
         self._ours: dict[str, str] = {}
         self._ours_at: dt.datetime | None = None
         self._heads: deque[tuple[float, int]] = deque()
+        self._looked = False
         self._asked: dict[Key, float] = {}
         self._waited_until = -math.inf
         self.doubt = ""
@@ -113,6 +114,9 @@ class Watcher:
                 epoch.advanced_at,
                 now if advanced or before is None else before.advanced_at,
             )
+            if not self._looked:
+                await books.rows.await_restored(head.tick + sending.LEAD)
+                self._looked = True
             return await books.rows.look(state)
 
     async def _first_cursor(self, books: Books, processed: int) -> int:
@@ -277,6 +281,7 @@ class Watcher:
             log.error(
                 "chain transaction", tx=stranger.id, tick=stranger.tick, kind="stranger", amount=stranger.amount, address=stranger.source
             )
+            await books.rows.stranger(stranger)
             await stop_for_person(
                 books.rows, "S5", f"transaction {stranger.id} of our address {stranger.source} was not signed here", tick=stranger.tick
             )

@@ -61,7 +61,7 @@ def test_what_the_database_does_not_know_leads_to_what_it_does(tmp_path: Path, d
     file = tmp_path / "role.url"
     file.touch(mode=0o600)
     with pytest.raises(NotFound) as refused:
-        treasury._run(tmp_path, file, treasury.TREASURY, look)
+        treasury.work_as(tmp_path, file, treasury.TREASURY, look)
     assert refused.value.next_step == f"qubix treasury status --data-dir {tmp_path} lists those that are not settled"
 
 

@@ -1,0 +1,169 @@
+"""`qubix treasury recover`: after a restore, the payments that the chain shows and the backup did not know yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from qubix.cli.output import ExitCode, JsonFlag, Output, WrongUsage, YesFlag, amount, table
+from qubix.cli.treasury import TREASURY, By, DataDir, UrlFile, app, end_payment, look, person_of, there, work_as
+from qubix.kernel.errors import Conflict, Invalid, NotFound
+from qubix.kernel.ids import new_id
+
+if TYPE_CHECKING:
+    from qubix.bootstrap import Resources
+    from qubix.treasury.oversight import Oversight
+    from qubix.treasury.recovering import Explained
+
+
+@app.command()
+def recover(
+    transaction: Annotated[str | None, typer.Argument(help="One that its own memo or payees do not explain; default: all that do.")] = None,
+    user: Annotated[
+        list[str] | None, typer.Option(help="E-mail of who asked for that withdrawal after the backup; once for each payee that lacks one.")
+    ] = None,
+    house: Annotated[bool, typer.Option("--house", help="Nobody's wallet can be charged with it: the platform bears it.")] = False,
+    by: By = None,
+    data_dir: DataDir = None,
+    url_file: UrlFile = None,
+    yes: YesFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """After a restore: book what the chain has paid since the backup, so that nothing is paid twice. Then: qubix treasury resume '*'."""
+    if transaction is None and (user or house):
+        raise WrongUsage("--user and --house are about one transaction", next_step="name it: qubix treasury recover lists them")
+    out, who = Output(as_json), person_of(by)
+    cursor, until = look(data_dir, url_file, TREASURY, lambda desk: desk.recovered_to())
+    found = look(data_dir, url_file, TREASURY, _explained)
+    booked: list[str] = []
+    if transaction is not None:
+        one = next((one for one in found if one.lost.tx_id == transaction), None)
+        if one is None:
+            raise NotFound(f"{transaction} is not among the payments to recover", next_step="qubix treasury recover lists them")
+        out.confirm(f"Book {amount(one.lost.amount)} to {one.lost.destination} as paid by {_bearer(one, user or [], house)}?", yes)
+        work_as(data_dir, url_file, TREASURY, lambda held: _book_one(held, one, user or [], house, who))
+        booked = [transaction]
+    elif whole := [one for one in found if one.is_whole]:
+        _show(out, whole, "Found on the chain, and explained")
+        out.confirm(f"Book these {len(whole)} as paid?", yes)
+        for each in whole:
+            work_as(data_dir, url_file, TREASURY, lambda held, each=each: _book(held, each, who))  # type: ignore[misc]
+            booked.append(each.lost.tx_id)
+    left = [one for one in found if one.lost.tx_id not in booked]
+    _show(out, left, "Not explained: say whose they were")
+    caught_up = until is not None and cursor >= until
+    if not caught_up:
+        out.show(f"the chain is booked to tick {cursor} of {until or 'not known yet: the treasury has not looked'}: look again in a while")
+    elif not left:
+        out.show("the chain shows nothing more that is not in the books; payouts go on by: qubix treasury resume '*'")
+    document = {"booked": booked, "left": [_row(one) for one in left], "cursor": cursor, "until": until, "caught_up": caught_up}
+    then = there(data_dir, "qubix treasury resume '*'" if caught_up and not left else "qubix treasury recover", "qubix treasury status")
+    out.finish(document, then=then, code=ExitCode.DONE if caught_up and not left else ExitCode.NOT_FINISHED)
+
+
+async def _explained(desk: Oversight) -> list[Explained]:
+    from qubix.treasury.recovering import explain
+
+    return explain(await desk.strangers(), await desk.owed())
+
+
+async def _book(held: Resources, one: Explained, who: str) -> None:
+    """Write a lost payment down and end it as paid; each step repeatable."""
+    from qubix.bootstrap import scope
+    from qubix.ledger.model import refuse
+    from qubix.treasury.oversight import Oversight
+
+    holds = [place.owed for place in one.places if place.owed is not None]
+    async with scope(held) as s:
+        code = await Oversight(s.connection).recover_payment(new_id(), one.lost.tx_id, one.fee, holds)
+        if code >= 0:
+            payment = await Oversight(s.connection).payment(one.lost.tx_id)
+    if code < 0:
+        refuse(code, f"the lost payment {one.lost.tx_id}")
+    await end_payment(held, payment, True, f"on the chain in tick {one.lost.tick}, found after a restore; booked by {who}")
+
+
+async def _book_one(held: Resources, one: Explained, users: Sequence[str], house: bool, who: str) -> None:
+    from qubix.bootstrap import scope
+    from qubix.ledger.model import Code, refuse
+    from qubix.treasury.oversight import Oversight
+
+    if house:
+        async with scope(held) as s:
+            code = await Oversight(s.connection).recover_cost(one.lost.tx_id, f"lost by a restore; borne by the house, decided by {who}")
+        if code is Code.INSUFFICIENT:
+            raise Conflict("the house has less than that", next_step="send it to the house's address first: qubix treasury addresses")
+        if code < 0:
+            refuse(code, f"the cost of {one.lost.tx_id}")
+        return
+    lacking = [place for place in one.places if place.owed is None]
+    if one.kind == "unknown" or len(lacking) != len(users):
+        raise Invalid(
+            f"it has {len(lacking)} payees without a withdrawal here, and {len(users)} users are named {one.reason and f'({one.reason})'}",
+            next_step="--user once for each of them, in their order; or --house, where nobody's wallet can be charged with it",
+        )
+    remade: list[UUID] = []
+    for place, email in zip(lacking, users, strict=True):
+        hold = place.named or new_id()
+        async with scope(held) as s:
+            desk = Oversight(s.connection)
+            code = await desk.recover_hold(hold, await desk.user_by_email(email), place.amount, place.address)
+        if code is Code.INSUFFICIENT:
+            raise Conflict(
+                f"the wallet of {email} has less than {amount(place.amount)} now: what was earned after the backup is lost",
+                next_step="once all deposits are found again, --house books it to the platform",
+            )
+        if code < 0:
+            refuse(code, f"the withdrawal of {email}")
+        remade.append(hold)
+    async with scope(held) as s:
+        found = next(again for again in await _explained(Oversight(s.connection)) if again.lost.tx_id == one.lost.tx_id)
+    await _book(held, found, who)
+
+
+def _bearer(one: Explained, users: Sequence[str], house: bool) -> str:
+    if house:
+        return "the house"
+    return " and ".join(users) or ("the paying address's own sweep" if one.kind == "sweep" else "the withdrawals that it names")
+
+
+def _row(one: Explained) -> dict[str, Any]:
+    lost = one.lost
+    return {
+        "tx_id": lost.tx_id,
+        "kind": one.kind,
+        "amount": lost.amount,
+        "source": lost.source,
+        "destination": lost.destination,
+        "tick": lost.tick,
+        "reason": one.reason,
+        "payees": [
+            {
+                "address": place.address,
+                "amount": place.amount,
+                "hold_id": place.owed and str(place.owed),
+                "named": place.named and str(place.named),
+            }
+            for place in one.places
+        ],
+    }
+
+
+def _show(out: Output, found: Sequence[Explained], title: str) -> None:
+    if not found:
+        return
+    rows = [
+        (
+            one.lost.tx_id,
+            one.kind,
+            amount(one.lost.amount),
+            one.lost.tick,
+            one.lost.destination,
+            one.reason or f"{sum(place.owed is not None for place in one.places)} of {len(one.places)} payees known",
+        )
+        for one in found
+    ]
+    out.show(table(title, ("tx_id", "kind", "amount", "tick", "to", "why"), rows, right=("amount",)))
