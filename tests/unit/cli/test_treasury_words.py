@@ -20,7 +20,7 @@ NOTHING: dict[str, Any] = {"network": "devnet", "chain": None, "halts": [], "wai
 
 def run(monkeypatch: pytest.MonkeyPatch, found: Any, *arguments: str) -> Any:
     """A treasury command whose database answers `found`."""
-    monkeypatch.setattr(treasury, "_run", lambda *_: found)
+    monkeypatch.setattr(treasury, "work_as", lambda *_: found)
     return CliRunner().invoke(app, ["treasury", *arguments])
 
 
