@@ -101,6 +101,8 @@ class Sweep:
                     break
                 if fault.number % REST_EVERY == 0:
                     self._rest()
+                    if self.report.findings:
+                        break
                     self._work()
             if not self.report.findings:
                 self._rest()
