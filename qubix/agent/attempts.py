@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 from qubix.agent.devices import DeviceSource
 from qubix.agent.home import Home
@@ -56,6 +57,8 @@ class AttemptTools:
     devices: DeviceSource
     locate: Callable[[str], Program]
     """The installed program of a job kind."""
+    bury: Callable[[UUID], None]
+    """Remove what a dead runner left of an attempt; blocks."""
     wake: Callable[[], None]
     """Something durable is spooled."""
     emit: Callable[[Progress], None]
@@ -292,6 +295,7 @@ class AttemptRun:
         self._finish(journal, reason, exit_code=event.exit_code, signal=event.signal, detail=detail, agent_ms=event.ran_ms)
 
     async def _bury(self, journal: Journal, event: RunnerDied) -> None:
+        await asyncio.to_thread(self.tools.bury, self.attempt.id)
         ran_ms = 0 if self._started_at is None else int((self.tools.monotonic() - self._started_at) * 1000)
         if self._over_limit:
             self._finish(journal, Exit.TIME_LIMIT, detail=event.detail, agent_ms=ran_ms)

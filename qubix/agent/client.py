@@ -111,6 +111,7 @@ class AgentClient:
             self._transfer,
             devices,
             containment.locate,
+            containment.bury,
             self._wake,
             self._emit,
             monotonic,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Protocol
+from uuid import UUID
 
 from qubix.sandbox import probe, runtime, stop
 from qubix.sandbox.spec import Program
@@ -18,6 +19,10 @@ class Containment(Protocol):
 
     def clean(self) -> None:
         """Kill and remove what an earlier agent left."""
+        ...
+
+    def bury(self, attempt: UUID) -> None:
+        """Kill and remove what the death of its runner left of an attempt."""
         ...
 
     def locate(self, kind: str) -> Program:
@@ -41,6 +46,9 @@ class SandboxContainment:
 
     def clean(self) -> None:
         stop.clean(self._base)
+
+    def bury(self, attempt: UUID) -> None:
+        stop.bury(self._base, attempt)
 
     def locate(self, kind: str) -> Program:
         return runtime.locate(kind)

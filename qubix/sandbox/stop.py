@@ -67,18 +67,31 @@ def clean(base: Path) -> Cleaned:
     removed = 0
     for attempt, folder in _attempts(base):
         state = State.read(folder)
-        if state is not None:
-            folder.stop_mark.touch()
-            if state.left():
-                killed.append(attempt)
-                if _kill(state):
-                    stuck.append(attempt)
-                    continue
-            state.group.remove()
-        folder.remove()
-        removed += 1
+        if state is not None and state.left():
+            killed.append(attempt)
+        if _bury(folder, state):
+            removed += 1
+        else:
+            stuck.append(attempt)
     cgroup.sweep(cgroup.find())
     return Cleaned(tuple(killed), removed, tuple(stuck))
+
+
+def bury(base: Path, attempt: UUID) -> bool:
+    """Kill and remove what the death of its runner left of one attempt. Returns: whether all of it is gone."""
+    folder = Folder.of(base, attempt)
+    state = State.read(folder)
+    return state is None or _bury(folder, state)  # without one nothing was started; the mark that nothing shall be stays
+
+
+def _bury(folder: Folder, state: State | None) -> bool:
+    if state is not None:
+        folder.stop_mark.touch()
+        if state.left() and _kill(state):
+            return False
+        state.group.remove()
+    folder.remove()
+    return True
 
 
 def _attempts(base: Path) -> Iterator[tuple[UUID, Folder]]:

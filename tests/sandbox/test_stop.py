@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -70,6 +71,21 @@ def test_kill_9_of_the_runner_leaves_no_process(containment: Containment) -> Non
     assert not cleaned.stuck
     assert not list((containment.base / "attempts").iterdir())
     assert not any(folder.exists() for folder in state.group.folders)
+
+
+def test_what_a_killed_runner_left_of_one_attempt_is_removed_and_no_other_is_touched(containment: Containment) -> None:
+    killed, other = containment.start(MANY), containment.start(MANY)
+    for one in (killed, other):
+        one.until("LogText", containing="ready")
+    state = State.read(Folder.of(containment.base, killed.attempt))
+    assert state is not None
+    os.kill(state.runner.pid, signal.SIGKILL)
+    assert stop.bury(containment.base, killed.attempt)
+    assert not Folder.of(containment.base, killed.attempt).path.exists()
+    assert not any(folder.exists() for folder in state.group.folders)
+    assert other.attempt in stop.alive(containment.base)
+    assert stop.bury(containment.base, uuid4())
+    stop.clean(containment.base)
 
 
 def test_a_storm_of_signals_does_not_change_how_the_end_is_told(containment: Containment) -> None:

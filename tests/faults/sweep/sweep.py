@@ -31,7 +31,7 @@ from tests.faults.sweep.work import FUNDS, Consumer, Listener, Withdrawer, Worke
 
 REST_EVERY: Final = 25
 """After so many faults the work is brought to its end, so that the oracle can judge what must then be so."""
-SETTLED_S: Final = 60.0
+SETTLED_S: Final = 180.0
 """What is still under way when the last job has ended (earnings mature, events are numbered, payouts are proved) has so long."""
 KINDS: Final = (
     ("short", "long", "failing"),

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -47,12 +47,16 @@ class FakeContainment:
 
     answer: dict[str, str] = field(default_factory=lambda: {"ok": "yes", "limits": "rlimits"})
     cleaned: int = 0
+    buried: list[UUID] = field(default_factory=list)
 
     def probe(self) -> dict[str, str]:
         return self.answer
 
     def clean(self) -> None:
         self.cleaned += 1
+
+    def bury(self, attempt: UUID) -> None:
+        self.buried.append(attempt)
 
     def locate(self, kind: str) -> Program:
         return fake_program(kind)
@@ -338,6 +342,7 @@ async def test_a_runner_that_dies_is_reported_after_a_moment(world: World) -> No
     world.runner.kill(world.runner.started[0])
     await world.platform.until(lambda: world.platform.of(Finished))
     assert (world.platform.of(Finished)[0].exit, world.platform.of(Finished)[0].detail) == (Exit.SANDBOX_FAILED, "killed")
+    assert world.containment.buried == [world.platform.of(Finished)[0].attempt]
 
 
 async def test_inputs_are_fetched_before_the_start_and_a_lost_one_is_reported(world: World) -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -24,6 +24,8 @@ class Works:
         return {"ok": "yes", "limits": "cgroup2"}
 
     def clean(self) -> None: ...
+
+    def bury(self, attempt: UUID) -> None: ...
 
     def locate(self, kind: str) -> Program:
         return fake_program(kind)
