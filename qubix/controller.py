@@ -2,7 +2,7 @@
 
 It holds no Ray handle and no state: everything is read from the database, every step is one transaction that begins by
 proving leadership, and it may be killed at any moment. Its loops: jobs (place, conclude, sweep, fund), money (mature, rulings),
-the outbox publisher, housekeeping.
+the outbox publisher, housekeeping, and what Prometheus is shown of the platform.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -20,12 +21,18 @@ import sqlalchemy as sa
 
 from qubix import observability
 from qubix.bootstrap import Resources, Scope, open_resources, scope
+from qubix.exporter import Loops, exported, make_registry
 from qubix.jobs.blobs import FOLDERS, UNREFERENCED_KEEP_S
 from qubix.kernel.errors import QubixError
 from qubix.kernel.failpoints import reach
+from qubix.monitoring.collector import PlatformCollector
+from qubix.monitoring.model import AUDIT_S, SNAPSHOT_S, pause_s
+from qubix.monitoring.service import MonitoringService
+from qubix.monitoring.store import MonitoringStore
 from qubix.postgres import leader, outbox
 from qubix.postgres.leader import NotLeader
 from qubix.postgres.leading import AWAY, FAILURE_PAUSE_S, side_by_side, until_told
+from qubix.postgres.measures import PoolCollector
 from qubix.scheduling.placing import Assignment, Plan, PlanStale
 from qubix.settings import Settings
 
@@ -53,6 +60,11 @@ class Controller:
         self._epoch = 0
         self._folder = 0
         self._after: UUID | None = None
+        self.registry = make_registry()
+        self.registry.register(PoolCollector(resources.engine))
+        self._loops = Loops(self.registry)
+        collector = PlatformCollector(self.registry, resources.clock, resources.settings.data_dir)
+        self.monitoring = MonitoringService(self._monitored, collector, resources.clock)
 
     async def lead(self) -> int:
         """Become the leader. Returns the epoch."""
@@ -76,6 +88,8 @@ class Controller:
             self._every(MONEY_S, self.money),
             self._every(MONEY_S, self.market),
             self._every(HOUSE_S, self.keep_house),
+            self._paced(SNAPSHOT_S, self.monitoring.measure),
+            self._paced(AUDIT_S, self.monitoring.audit),
         ]
         await side_by_side(loops)
 
@@ -302,6 +316,12 @@ class Controller:
         async with scope(self._resources, leads=(NAME, self._epoch)) as s:
             yield s
 
+    @asynccontextmanager
+    async def _monitored(self) -> AsyncIterator[MonitoringStore]:
+        """Without the leader's lock: a slow question must not keep the next leader waiting."""
+        async with scope(self._resources) as s:
+            yield MonitoringStore(s.connection)
+
     async def _woken(self, channel: str, act: Callable[[], Awaitable[None]], *, idle_s: float) -> None:
         """Run `act` at each wake, and every `idle_s` without one."""
         async with self._resources.listen(channel, idle_s=idle_s) as listener:
@@ -313,22 +333,31 @@ class Controller:
         """Run each part. One that fails, or takes longer than PART_MAX_S, is told and tried again next time; the others still run."""
         for part in parts:
             try:
-                async with asyncio.timeout(PART_MAX_S):
-                    await part()
+                with self._loops.step(part.__name__.lstrip("_")):
+                    async with asyncio.timeout(PART_MAX_S):
+                        await part()
             except NotLeader:
                 raise
             except Exception as error:
                 log.error("part failed; tried again", part=part.__name__, error=f"{type(error).__name__}: {error}"[:500])
 
-    async def _every(self, pause_s: float, act: Callable[[], Awaitable[None]]) -> None:
+    async def _every(self, wait_s: float, act: Callable[[], Awaitable[None]]) -> None:
         while True:
             await self._tried(act)
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(wait_s)
+
+    async def _paced(self, least_s: float, act: Callable[[], Awaitable[None]]) -> None:
+        """Run `act` every `least_s`, and more rarely where it takes long."""
+        while True:
+            began = time.monotonic()
+            await self._tried(act)
+            await asyncio.sleep(pause_s(time.monotonic() - began, least_s))
 
     async def _tried(self, act: Callable[[], Awaitable[None]]) -> None:
         """Run a step; trouble of the database, or of one row, delays it and never ends the loop."""
         try:
-            await act()
+            with self._loops.step(act.__name__.lstrip("_")):
+                await act()
         except NotLeader:
             raise
         except AWAY as error:
@@ -342,7 +371,9 @@ class Controller:
 async def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code: 0 stopped, 3 another leads."""
     resources = open_resources(settings)
-    return await until_told(Controller(resources).run(), resources.close, log=log)
+    controller = Controller(resources)
+    with exported(settings, controller.registry, NAME):
+        return await until_told(controller.run(), resources.close, log=log)
 
 
 def main() -> int:

@@ -28,6 +28,7 @@ from qubix import observability
 from qubix.bootstrap import Resources, Scope, open_resources, scope
 from qubix.chains.qubic.answers import Balance, TickInfo
 from qubix.chains.qubic.rpc import PUBLIC
+from qubix.exporter import Loops, exported, make_registry
 from qubix.kernel.errors import Invalid, QubixError, Unavailable
 from qubix.kernel.failpoints import reach
 from qubix.kernel.ids import new_id
@@ -35,6 +36,7 @@ from qubix.ledger.model import Code, WrongNetwork
 from qubix.postgres import leader
 from qubix.postgres.leader import NotLeader
 from qubix.postgres.leading import AWAY, FAILURE_PAUSE_S, until_told
+from qubix.postgres.measures import PoolCollector
 from qubix.settings import Settings
 from qubix.treasury import sending
 from qubix.treasury.seeds import SealedSeed, Sealer, read_key_file
@@ -69,6 +71,9 @@ class Signer:
         self._sealer = sealer
         self._holder = holder or f"{socket.gethostname()}/{os.getpid()}"
         self._epoch = 0
+        self.registry = make_registry()
+        self.registry.register(PoolCollector(resources.engine))
+        self._loops = Loops(self.registry)
         self._left_to_a_person: set[UUID] = set()
         self._resting: dict[str, float] = {}
         self._sweeps_due = 0.0
@@ -106,8 +111,9 @@ class Signer:
         """Each part once. One that fails, or takes too long, is told and tried again next time; the others still run."""
         for part in (self.beat, self.keep_addresses, self.pay, self.sweep):
             try:
-                async with asyncio.timeout(PART_MAX_S):
-                    await part()
+                with self._loops.step(part.__name__):
+                    async with asyncio.timeout(PART_MAX_S):
+                        await part()
             except NotLeader:
                 raise
             except Unavailable as error:
@@ -311,7 +317,9 @@ async def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code: 0 stopped, 3 another leads. Raises: what cannot be worked with (Invalid, Conflict)."""
     sealer = open_sealer(settings)
     resources = open_resources(settings, pool_size=3)
-    return await until_told(Signer(resources, sealer).run(), resources.close, log=log)
+    signer = Signer(resources, sealer)
+    with exported(settings, signer.registry, NAME):
+        return await until_told(signer.run(), resources.close, log=log)
 
 
 def main() -> int:

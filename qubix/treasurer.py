@@ -17,10 +17,12 @@ import asyncpg
 
 from qubix import observability
 from qubix.bootstrap import Resources, open_resources, scope
+from qubix.exporter import Loops, exported, make_registry
 from qubix.kernel.errors import Conflict, Invalid, QubixError
 from qubix.postgres import leader
 from qubix.postgres.leader import NotLeader
 from qubix.postgres.leading import AWAY, FAILURE_PAUSE_S, side_by_side, until_told
+from qubix.postgres.measures import PoolCollector
 from qubix.settings import Settings
 from qubix.treasury.books import Books
 from qubix.treasury.deciding import Patience, Payer
@@ -63,6 +65,9 @@ class Treasurer:
         self._resources = resources
         self._holder = holder or f"{socket.gethostname()}/{os.getpid()}"
         self._epoch = 0
+        self.registry = make_registry()
+        self.registry.register(PoolCollector(resources.engine))
+        self._loops = Loops(self.registry)
         witnesses = Witnesses(resources.qubic)
         self.watcher = Watcher(witnesses, self.books, clock=resources.clock, pauses=pauses)
         self.payer = Payer(witnesses, self.books, clock=resources.clock, rules=rules, patience=patience)
@@ -156,7 +161,8 @@ class Treasurer:
     async def _tried(self, act: Callable[[], Awaitable[None]]) -> None:
         """Run a step; trouble of the database or the network delays it and never ends the loop."""
         try:
-            await act()
+            with self._loops.step(act.__name__.lstrip("_")):
+                await act()
         except NotLeader:
             raise
         except (*AWAY, asyncpg.PostgresError) as error:
@@ -171,7 +177,9 @@ async def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code: 0 stopped, 2 wrongly configured, 3 another leads."""
     resources = open_resources(settings)
     try:
-        return await until_told(Treasurer(resources).run(), resources.close, log=log)
+        treasurer = Treasurer(resources)
+        with exported(settings, treasurer.registry, NAME):
+            return await until_told(treasurer.run(), resources.close, log=log)
     except Invalid as error:
         log.error("cannot start", reason=error.message, next_step=error.next_step)
         return 2

@@ -11,11 +11,13 @@ from starlette.middleware.cors import CORSMiddleware
 
 import qubix
 from qubix.bootstrap import Resources
+from qubix.exporter import exported
 from serve_app import agents, agents_bytes, docs, errors, health, live
 from serve_app.api import audit, auth, chain_balance, earnings, escrows, gpus, jobs, nodes, providers, quotes, uploads, wallet, wallets
 from serve_app.api.shapes import Problem
 from serve_app.edge import Edge
 from serve_app.headers import security_headers
+from serve_app.metrics import PROCESS
 from serve_app.web import Web, make_web
 
 DESCRIPTION = """\
@@ -38,15 +40,20 @@ class Api(FastAPI):
         return schema
 
 
-def create_app(resources: Resources | None, *, web: Web | None = None) -> FastAPI:
-    """The application over its resources; None only to describe it (openapi.json)."""
+def create_app(resources: Resources | None, *, web: Web | None = None, export: bool = False) -> FastAPI:
+    """The application over its resources; None only to describe it (openapi.json).
+
+    Args: export, answer Prometheus on a port of the replica's own while it serves.
+    """
     web = web or (make_web(resources) if resources is not None else None)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         assert web is not None  # noqa: S101  (typing: nobody serves a description)
-        async with web.background():
-            yield
+        exporting = exported(web.resources.settings, web.measurements.registry, PROCESS) if export else contextlib.nullcontext()
+        with exporting:
+            async with web.background():
+                yield
 
     app = Api(
         title="Qubix",

@@ -26,6 +26,11 @@ class Breaker:
         self._failures = 0
         self._open_until = 0.0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are refused now."""
+        return self._open_until > self._clock.monotonic()
+
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run one whole transaction; again, with back-off, when it lost a race.
 

@@ -59,7 +59,7 @@ def build() -> FastAPI:
     from serve_app.app import create_app
 
     bound_bodies()
-    return create_app(_resources())
+    return create_app(_resources(), export=True)
 
 
 def bound_bodies() -> None:

@@ -72,17 +72,20 @@ class Edge:
             await send(message)
 
         limit = self._limit(scope["path"])
+        counted = _Counted(receive, limit)
+        self._measurements.in_flight.inc()
         try:
             if _declared_bytes(headers) > limit:
                 await _too_large(limit)(scope, receive, send_with_headers)
             else:
-                await self._app(scope, _counted(receive, limit), send_with_headers)
+                await self._app(scope, counted, send_with_headers)
         except Exception as error:
             if started:
                 raise
             await answer_unexpected(error)(scope, receive, send_with_headers)
         finally:
-            self._note(scope, status, time.perf_counter() - begun)
+            self._measurements.in_flight.dec()
+            self._note(scope, status, time.perf_counter() - begun, counted.total)
             structlog.contextvars.unbind_contextvars("request_id")
 
     def _dress(self, message: Message, request_id: str) -> None:
@@ -96,9 +99,9 @@ class Edge:
     def _limit(self, path: str) -> int:
         return next((limit for prefix, limit in self._body_limits if path.startswith(prefix)), BODY_MAX_BYTES)
 
-    def _note(self, scope: Scope, status: int, took_s: float) -> None:
+    def _note(self, scope: Scope, status: int, took_s: float, body_bytes: int) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
-        self._measurements.request(scope["method"], route, status, took_s)
+        self._measurements.request(scope["method"], route, status, took_s, body_bytes)
         if scope["path"] not in _QUIET:
             log.info("request", method=scope["method"], route=route, status=status, ms=round(took_s * 1000, 1))
 
@@ -118,16 +121,17 @@ def _too_large(limit: int) -> ASGIApp:
     )
 
 
-def _counted(receive: Receive, limit: int) -> Receive:
-    total = 0
+class _Counted:
+    """A request's body, counted as it comes. Raises: BodyTooLarge past the limit."""
 
-    async def counting() -> Message:
-        nonlocal total
-        message = await receive()
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive, self._limit = receive, limit
+        self.total = 0
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
         if message["type"] == "http.request":
-            total += len(message.get("body", b""))
-            if total > limit:
-                raise BodyTooLarge(limit)
+            self.total += len(message.get("body", b""))
+            if self.total > self._limit:
+                raise BodyTooLarge(self._limit)
         return message
-
-    return counting

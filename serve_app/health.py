@@ -1,4 +1,4 @@
-"""Whether this replica lives, whether the platform is ready, and its measurements."""
+"""Whether this replica lives, whether the platform is ready, and this replica's measurements."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
-from qubix.bootstrap import Resources, scope
+from qubix.bootstrap import Resources, Scope, scope
+from qubix.identity.model import Principal, Role
 from qubix.kernel.errors import Unavailable
+from serve_app.api.shapes import PROBLEMS
+from serve_app.calls import DefaultCall
 from serve_app.metrics import CONTENT_TYPE
 from serve_app.web import web_of
 
@@ -22,7 +25,6 @@ BEAT_AGE_MAX_S: Final = 15.0
 
 # The controller leads as long as it renews its row.
 _BEAT_AGE: Final = sa.text("SELECT extract(epoch FROM clock_timestamp() - max(beat_at)) FROM leaders WHERE name = 'controller'")
-_JOBS: Final = sa.text("SELECT state, count(*) FROM jobs GROUP BY state")
 _LIVE: Final = b'{"status":"live"}'
 
 
@@ -57,16 +59,15 @@ async def ready(request: Request, response: Response) -> Readiness:
     return Readiness(status="ready" if good else "not_ready", parts=parts)
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(request: Request) -> Response:
-    """Prometheus metrics of this replica, and the jobs by state."""
-    web = web_of(request)
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S), scope(web.resources) as s:
-            web.measurements.jobs({state: count for state, count in await s.connection.execute(_JOBS)})
-    except Exception:
-        web.measurements.jobs({})
-    return Response(web.measurements.exposition(), media_type=CONTENT_TYPE)
+@router.get("/metrics", response_class=PlainTextResponse, responses=PROBLEMS)
+async def metrics(call: DefaultCall) -> Response:
+    """Prometheus metrics of the replica that answers, for operators; every process has a port of its own for Prometheus (docs/metrics.md)."""
+
+    async def allowed(_: Scope, __: Principal) -> None:
+        return None
+
+    await call.role(Role.OPERATOR, allowed)
+    return Response(call.web.measurements.exposition(), media_type=CONTENT_TYPE)
 
 
 async def _database(resources: Resources) -> dict[str, Part]:

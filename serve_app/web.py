@@ -138,14 +138,16 @@ def make_web(resources: Resources) -> Web:
             yield PostgresReader(s.connection)
 
     settings = resources.settings
+    breaker, measurements = Breaker(resources.clock), Measurements()
+    measurements.watch(resources.engine, breaker)
     return Web(
         resources=resources,
         hub=resources.hub or LiveHub(new_id().hex, LocalRelay()),
         feed=Feed(reader),
         limits=RateLimits(settings),
-        breaker=Breaker(resources.clock),
+        breaker=breaker,
         origins=Origins(settings.public_url, settings.cors_origins),
-        measurements=Measurements(),
+        measurements=measurements,
         agents=AgentSockets(),
         clients=ClientSockets(),
         callers=KnownCallers(resources.clock),

@@ -24,6 +24,7 @@ from qubix.cli.chosen import chosen_settings
 from qubix.cli.head_keeper import HeadKeeper
 from qubix.cli.migrate import born_on, has_seeds, prepare
 from qubix.cli.processes import Running, adopt_orphans, end, reap, seen, strays
+from qubix.cli.scraping import ScrapeTargets
 from qubix.cli.supervise import Child, end_all_below, look_after, make_runtime_dir
 from qubix.fabric.head import Head, launch_head, start_head
 from qubix.fabric.process import temporary_folder
@@ -84,6 +85,7 @@ class Stack:
         self._runtime: Path | None = None
         self._network = NETWORK
         self._chosen = chosen_settings(plan.settings)
+        self._targets = ScrapeTargets(plan.data_dir / "prometheus")
 
     def start(self) -> None:
         """Bring everything up, in order; returns when the web layer says that it is ready.
@@ -140,6 +142,7 @@ class Stack:
         if self._server is not None:
             self._server.stop()
         end_all_below()
+        self._targets.clear()
         if self._runtime is not None:
             self._keep_logs(self._runtime)
             shutil.rmtree(self._runtime, ignore_errors=True)
@@ -194,11 +197,13 @@ class Stack:
         self.run.ports |= {"haproxy_stats": where.haproxy_stats_port, "haproxy_metrics": where.haproxy_metrics_port}
         self.run.ports |= {"serve_fallback": where.serve_fallback_port}
         self.run.facts |= {"ray_address": where.address, "ray_token_file": where.token_path}
+        self._targets.announce_ray(Path(where.temp_dir), where.haproxy_metrics_port)
         self._record()
 
     def _web_environment(self, port: int) -> dict[str, str]:
         """What Serve's replicas inherit from the head that carries them."""
-        return {"QUBIX_DATABASE_URL_FILE": str(self._url_file("qubix_web")), **self._settings(port), "QUBIX_LIVE_HUB": "ray"}
+        inherited = {"QUBIX_DATABASE_URL_FILE": str(self._url_file("qubix_web")), **self._settings(port), "QUBIX_LIVE_HUB": "ray"}
+        return inherited | self._panels()
 
     def _keep_head(self) -> None:
         assert self._head is not None  # noqa: S101  (typing: start made it)
@@ -215,6 +220,13 @@ class Stack:
     def _end_strays(self) -> None:
         """What a head left behind when it was killed: its agents, its workers, HAProxy. They fell to this process, which adopts orphans."""
         end(strays(os.getpid(), self._own_pids()), grace_s=0.0)
+
+    def _panels(self) -> dict[str, str]:
+        """Whose panels Ray's dashboard shows. Ray writes its own dashboards for that Grafana below the data folder, where they outlive a start."""
+        if not self._chosen.grafana_url:
+            return {"RAY_GRAFANA_HOST": "DISABLED"}
+        prometheus = {"RAY_PROMETHEUS_HOST": self._chosen.prometheus_url} if self._chosen.prometheus_url else {}
+        return {"RAY_GRAFANA_HOST": self._chosen.grafana_url, "RAY_METRICS_OUTPUT_ROOT": str(self._targets.folder / "ray"), **prometheus}
 
     def _start_controller(self) -> None:
         self.say("controller")

@@ -16,12 +16,14 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from qubix import observability
+from qubix.exporter import Loops, exported, make_registry
 from qubix.fabric import labels
 from qubix.fabric.head import await_head
 from qubix.fabric.reports import SqlNodeReports
 from qubix.kernel.errors import Invalid, QubixError, Unavailable
 from qubix.kernel.failpoints import reach
 from qubix.postgres.engine import make_engine, read_url_file
+from qubix.postgres.measures import PoolCollector
 from qubix.scheduling.fabric import AgentNotJoined, Enrolment, Fabric, FabricNode, NodeReports, NodeWatch
 from qubix.settings import Settings
 
@@ -36,13 +38,21 @@ class Daemon:
     """The loop, over a fabric and a place to report to."""
 
     def __init__(
-        self, fabric: Fabric, reports: NodeReports, *, server_url: str = "", look_s: float = LOOK_S, agent_check_s: float = AGENT_CHECK_S
+        self,
+        fabric: Fabric,
+        reports: NodeReports,
+        *,
+        server_url: str = "",
+        look_s: float = LOOK_S,
+        agent_check_s: float = AGENT_CHECK_S,
+        loops: Loops | None = None,
     ) -> None:
         """Args: server_url, where machines that came by a plain `ray start` join, empty: they do not; look_s, seconds between looks at
-        the cluster; agent_check_s, between checks that each node's agent lives.
+        the cluster; agent_check_s, between checks that each node's agent lives; loops, where each look is measured.
         """
         self._fabric, self._reports, self._server_url = fabric, reports, server_url
         self._look_s, self._agent_check_s = look_s, agent_check_s
+        self._loops = loops or Loops(make_registry())
         self._watch = NodeWatch()
         self._keepers: dict[str, asyncio.Task[None]] = {}
 
@@ -50,7 +60,8 @@ class Daemon:
         """Watch until cancelled. Raises: Unavailable when the cluster's head is away; call again when it is back."""
         try:
             while True:
-                await self.step()
+                with self._loops.step("look"):
+                    await self.step()
                 await asyncio.sleep(self._look_s)
         finally:
             for keeper in self._keepers.values():
@@ -126,10 +137,10 @@ class Daemon:
             again()
 
 
-async def serve(address: str, reports: NodeReports, *, server_url: str = "") -> None:
+async def serve(address: str, reports: NodeReports, *, server_url: str = "", loops: Loops | None = None) -> None:
     """Run the daemon over Ray until cancelled, joining the cluster again whenever its head comes back.
 
-    Args: address, `host:port` of the head; the cluster's token is found through RAY_AUTH_TOKEN_PATH; server_url, see Daemon.
+    Args: address, `host:port` of the head; the cluster's token is found through RAY_AUTH_TOKEN_PATH; server_url and loops, see Daemon.
     """
     pause_s = RETRY_S_MIN
     while True:
@@ -138,7 +149,7 @@ async def serve(address: str, reports: NodeReports, *, server_url: str = "") -> 
             from qubix.fabric.ray_fabric import RayFabric
 
             pause_s = RETRY_S_MIN
-            await Daemon(RayFabric(), reports, server_url=server_url).run()
+            await Daemon(RayFabric(), reports, server_url=server_url, loops=loops).run()
         except Unavailable as error:
             log.warning("the cluster is away", reason=error.message)
         finally:
@@ -175,10 +186,13 @@ async def _main(settings: Settings) -> None:
             next_step="set QUBIX_RAY_ADDRESS and QUBIX_DATABASE_URL_FILE, or start with `qubix up`",
         )
     engine = make_engine(read_url_file(settings.database_url_file), pool_size=2)
-    serving = asyncio.ensure_future(serve(settings.ray_address, SqlNodeReports(engine), server_url=settings.public_url))
+    registry = make_registry()
+    registry.register(PoolCollector(engine))
+    reports = SqlNodeReports(engine)
+    serving = asyncio.ensure_future(serve(settings.ray_address, reports, server_url=settings.public_url, loops=Loops(registry)))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
+    with exported(settings, registry, "fabric"), contextlib.suppress(asyncio.CancelledError):
         await serving
     await engine.dispose()
 

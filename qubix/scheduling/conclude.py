@@ -158,7 +158,8 @@ class EndService:
         charged = sum(line.gross for line in final)
         provider_id = None if live is None else live.provider_id
         members = {"reason": reason, "message": detail, "held": funded, "charged": charged, "refunded": funded - charged}
-        self._tell(news.status_changed(job_id, after, provider_id=provider_id, **members))
+        which = {} if live is None else {"attempt": live.number, "attempt_id": str(live.attempt_id)}
+        self._tell(news.status_changed(job_id, after, provider_id=provider_id, **which, **members))
         self._tell(news.ended(job_id, after, provider_id=provider_id, **members))
         if funded:
             await self._escrow.settle(job_id, outcome, final)

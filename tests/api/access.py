@@ -51,7 +51,6 @@ _LOGIN: Final = {"email": "consumer@example.com", "password": _PASSWORD}
 RULES: Final[dict[tuple[str, str], Rule]] = {
     ("get", "/health/live"): _open(reads=False),
     ("get", "/health/ready"): _open(503, reads=False),
-    ("get", "/metrics"): _open(reads=False),
     ("post", "/api/auth/signup"): _open(201, {"email": "{random}@example.com", "password": _PASSWORD}, reads=False),
     ("post", "/api/auth/login"): _open(200, _LOGIN, reads=False),
     ("post", "/api/wallet/challenge"): _open(201, {"identity": "{stranger}"}, reads=False),
@@ -85,6 +84,7 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("get", "/api/providers/me"): _only(PROVIDER, OTHER_PROVIDER),
     ("post", "/api/providers/join-tokens"): _users(201, Grant.PROVIDER),
     ("get", "/api/audit"): _only(OPERATOR),
+    ("get", "/metrics"): _only(OPERATOR),
     ("get", "/api/wallet/{address}/balance"): _only(CONSUMER, status=409),
     ("get", "/api/wallets/transactions/{transaction_id}"): _only(CONSUMER),
     ("get", "/api/quotes/{quote_id}"): _only(CONSUMER),

@@ -178,14 +178,44 @@ async def test_guessing_a_password_is_refused_at_the_guessers_address_and_never_
     assert await login(good, "192.0.2.2") == 200, "a new address of the owner"
 
 
+async def scraped(world: World) -> str:
+    """What an operator reads of this replica."""
+    operator = await world.person("operator", roles=("operator",))
+    return (await operator.http.get("/metrics")).text
+
+
 async def test_health_says_what_is_missing_and_metrics_count(world: World) -> None:
     assert (await world.client().get("/health/live")).json() == {"status": "live"}
     ready = await world.client().get("/health/ready")
     assert ready.status_code == 503
     assert ready.json()["parts"]["database"]["ok"]
     assert not ready.json()["parts"]["controller"]["ok"]
-    text = (await world.client().get("/metrics")).text
+    text = await scraped(world)
     assert 'qubix_http_requests_total{method="GET",route="/health/live",status="200"} 1.0' in text
+    assert 'qubix_database_pool_connections{state="in_use"}' in text
+    assert "qubix_breaker_open 0.0" in text
+
+
+async def test_metrics_are_for_operators(world: World) -> None:
+    anna = await world.person("anna")
+    assert (await world.client().get("/metrics")).status_code == 401
+    assert (await anna.http.get("/metrics")).status_code == 404
+
+
+async def test_what_a_caller_makes_up_makes_no_new_series(world: World) -> None:
+    client = world.client()
+    await client.request("MADEUP", "/nowhere/1")
+    await client.get("/nowhere/2")
+    text = await scraped(world)
+    assert 'method="other",route="unmatched"' in text
+    assert "MADEUP" not in text
+    assert "nowhere" not in text
+
+
+async def test_the_bytes_of_an_upload_are_counted_by_route(world: World) -> None:
+    anna = await world.person("anna")
+    assert (await anna.http.post("/api/uploads?filename=a.py", content=b"x" * 1000)).status_code == 201
+    assert 'qubix_http_request_bytes_total{route="/api/uploads"} 1000.0' in await scraped(world)
 
 
 async def test_a_platform_that_cannot_store_bytes_is_not_ready_and_says_why(world: World) -> None:

@@ -1,0 +1,1 @@
+"""What the platform's database says of the platform, for Prometheus."""
