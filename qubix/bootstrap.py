@@ -58,7 +58,7 @@ from qubix.providers.store import ProvidersStore
 from qubix.scheduling.conclude import EndService
 from qubix.scheduling.frames import FramesService
 from qubix.scheduling.model import Rules
-from qubix.scheduling.placing import PlacingService
+from qubix.scheduling.placing import Pace, PlacingService
 from qubix.scheduling.sessions import SessionsService
 from qubix.scheduling.store import EndStore, FrameStore, PlacementStore
 from qubix.settings import Settings
@@ -105,6 +105,11 @@ class Resources:
             node_silence_s=given.metrics_stale_s,
             full_refund_on_failure=given.full_refund_on_failure,
         )
+
+    @cached_property
+    def pace(self) -> Pace:
+        """How often placement looks through the whole market."""
+        return Pace()
 
     @cached_property
     def passwords(self) -> Passwords:
@@ -295,7 +300,13 @@ class Scope:
     @cached_property
     def placing(self) -> PlacingService:
         return PlacingService(
-            PlacementStore(self.connection), capacity=self.capacity, tell=self.outbox.add, wake=self.wake, rules=self.resources.rules
+            PlacementStore(self.connection),
+            capacity=self.capacity,
+            tell=self.outbox.add,
+            wake=self.wake,
+            rules=self.resources.rules,
+            pace=self.resources.pace,
+            monotonic=self.clock.monotonic,
         )
 
     @cached_property

@@ -82,7 +82,7 @@ BEGIN
   RETURN 0;
 END $$;
 CREATE FUNCTION public.chain_row_id(p_kind text, p_asset smallint, p_tx_id text, p_index integer) RETURNS uuid
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE sql STABLE
     AS $$
   SELECT encode(substr(sha256(convert_to(p_kind || '/' || p_asset || '/' || p_tx_id || '/' || p_index, 'UTF8')), 1, 16), 'hex')::uuid
 $$;
@@ -456,6 +456,11 @@ CREATE FUNCTION public.offers_follow_provider() RETURNS trigger
     SET search_path TO 'public', 'pg_temp'
     AS $$
 BEGIN PERFORM refresh_offers(ARRAY(SELECT id FROM nodes WHERE provider_id = NEW.id)); RETURN NULL; END $$;
+CREATE FUNCTION public.offers_follow_reputation() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN INSERT INTO reputations_due (provider_id) VALUES (NEW.id); RETURN NULL; END $$;
 CREATE FUNCTION public.offers_stay_fresh() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
@@ -542,29 +547,28 @@ CREATE FUNCTION public.post_batch(p_ids uuid[], p_acts text[], p_subjects uuid[]
     AS $$
 DECLARE wanted integer; written integer;
 BEGIN
-  WITH items AS (
-    SELECT * FROM unnest(p_ids, p_acts, p_subjects, p_debits, p_credits, p_amounts) WITH ORDINALITY
-      AS i (id, act, subject_id, debit_id, credit_id, amount, n) WHERE amount <> 0),
-  sides AS (
-    SELECT n, debit_id AS account_id, -amount AS change FROM items UNION ALL SELECT n, credit_id, amount FROM items),
-  running AS (
-    SELECT n, account_id, row_number() OVER w AS step, sum(change) OVER w AS change FROM sides
-    WINDOW w AS (PARTITION BY account_id ORDER BY n)),
+  WITH sides AS MATERIALIZED (
+    SELECT i.*, s.* FROM unnest(p_ids, p_acts, p_subjects, p_debits, p_credits, p_amounts) WITH ORDINALITY
+      AS i (id, act, subject_id, debit_id, credit_id, amount, n), LATERAL (VALUES (i.debit_id, -i.amount, true), (i.credit_id, i.amount, false)) AS s (account_id, change, is_debit)
+    WHERE i.amount <> 0),
   totals AS (
     SELECT account_id, sum(change)::bigint AS change, count(*) AS steps FROM sides GROUP BY account_id),
   moved AS (
     UPDATE accounts a SET posted = a.posted + t.change, seq = a.seq + t.steps, closed = a.id = ANY(p_close) FROM totals t
     WHERE a.id = t.account_id AND NOT a.closed
     RETURNING a.id, a.asset, a.posted - t.change AS posted, a.seq - t.steps AS seq),
+  running AS (
+    SELECT n, id, act, subject_id, debit_id, credit_id, amount, is_debit, sum(step) OVER w AS seq, sum(change) OVER w AS after, first_value(asset) OVER w AS asset
+    FROM (SELECT n, id, act, subject_id, debit_id, credit_id, amount, is_debit, account_id, change, 1::bigint AS step, NULL::smallint AS asset FROM sides
+          UNION ALL SELECT 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, id, posted, seq, asset FROM moved) x
+    WINDOW w AS (PARTITION BY account_id ORDER BY n)),
   written AS (
     INSERT INTO transfers (id, act, subject_id, debit_id, credit_id, asset, amount, debit_seq, credit_seq, debit_after, credit_after)
-    SELECT i.id, i.act, i.subject_id, i.debit_id, i.credit_id, d.asset, i.amount, d.seq + rd.step, c.seq + rc.step,
-           d.posted + rd.change, c.posted + rc.change
-    FROM items i JOIN running rd ON rd.n = i.n AND rd.account_id = i.debit_id JOIN running rc ON rc.n = i.n AND rc.account_id = i.credit_id
-    JOIN moved d ON d.id = i.debit_id JOIN moved c ON c.id = i.credit_id
-    ORDER BY i.n
+    SELECT id, act, subject_id, debit_id, credit_id, min(asset), amount, max(seq) FILTER (WHERE is_debit), max(seq) FILTER (WHERE NOT is_debit),
+           max(after) FILTER (WHERE is_debit), max(after) FILTER (WHERE NOT is_debit)
+    FROM running WHERE n > 0 GROUP BY n, id, act, subject_id, debit_id, credit_id, amount HAVING count(asset) = 2
     RETURNING 1)
-  SELECT (SELECT count(*) FROM items), (SELECT count(*) FROM written) INTO wanted, written;
+  SELECT (SELECT count(*) / 2 FROM sides), (SELECT count(*) FROM written) INTO wanted, written;
   IF written <> wanted THEN
     RAISE EXCEPTION 'ledger: % of % transfers fit', written, wanted USING ERRCODE = 'integrity_constraint_violation';
   END IF;
@@ -627,18 +631,25 @@ CREATE FUNCTION public.refresh_due_offers(p_most integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
-DECLARE due uuid[]; went_stale integer;
+DECLARE due uuid[]; went_stale integer; since uuid; until uuid;
 BEGIN
-  SELECT array_agg(DISTINCT node_id) INTO due FROM (SELECT node_id FROM offers WHERE recount_at <= clock_timestamp() LIMIT p_most) x;
-  due := due || ARRAY(SELECT DISTINCT o.node_id FROM offers o JOIN providers p ON p.id = o.provider_id WHERE o.attempts <> p.attempts_ended LIMIT p_most);
+  WITH told AS (DELETE FROM reputations_due WHERE id IN (SELECT id FROM reputations_due ORDER BY id LIMIT p_most FOR UPDATE SKIP LOCKED) RETURNING provider_id)
+  SELECT array_agg(DISTINCT n.id) INTO due FROM told JOIN nodes n ON n.provider_id = told.provider_id;
+  due := due || ARRAY(SELECT DISTINCT node_id FROM (SELECT node_id FROM offers WHERE recount_at <= clock_timestamp() ORDER BY recount_at LIMIT p_most) x);
   IF cardinality(due) > 0 THEN PERFORM refresh_offers(due); END IF;
-  WITH picked AS (SELECT id FROM offers WHERE listed AND stale_told <> (fresh_until <= clock_timestamp()) ORDER BY id LIMIT p_most FOR NO KEY UPDATE),
+  SELECT after INTO since FROM offers_walk FOR UPDATE;
+  SELECT id INTO until FROM offers WHERE id > since ORDER BY id OFFSET 19999 LIMIT 1;
+  WITH picked AS (SELECT id FROM offers WHERE id > since AND id <= coalesce(until, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AND listed
+                    AND stale_told <> (fresh_until <= clock_timestamp()) ORDER BY id LIMIT p_most FOR NO KEY UPDATE),
   turned AS (UPDATE offers o SET stale_told = NOT o.stale_told FROM picked WHERE o.id = picked.id RETURNING o.*),
   told AS (INSERT INTO events (type, topics, subject_id, payload)
     SELECT 'MARKETPLACE_UPDATE', ARRAY['marketplace'], id, jsonb_build_object('offer_id', id, 'node_id', node_id, 'provider_id', provider_id, 'model', model,
       'price_per_hour', price_per_hour, 'gpus', gpus, 'gpus_free', gpus_free, 'status', CASE WHEN stale_told THEN 'stale' ELSE status END, 'region', region)
     FROM turned RETURNING 1)
   SELECT count(*) INTO went_stale FROM told;
+  IF went_stale < p_most THEN  -- as many as were asked for: this part may hold more
+    UPDATE offers_walk SET after = coalesce(until, '00000000-0000-0000-0000-000000000000') WHERE after IS DISTINCT FROM coalesce(until, '00000000-0000-0000-0000-000000000000');
+  END IF;
   RETURN coalesce(cardinality(due), 0) + went_stale;
 END $$;
 CREATE FUNCTION public.refresh_offers(p_nodes uuid[]) RETURNS void
@@ -867,7 +878,7 @@ BEGIN
   RETURN 0;
 END $$;
 CREATE FUNCTION public.transfer_id(p_subject uuid, p_step text) RETURNS uuid
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
     AS $$
   SELECT encode(substr(sha256(convert_to(p_subject::text || '/' || p_step, 'UTF8')), 1, 16), 'hex')::uuid
 $$;
@@ -1655,6 +1666,12 @@ END) STORED NOT NULL,
     CONSTRAINT offers_tflops_check CHECK ((tflops >= (0)::double precision))
 )
 WITH (fillfactor='50');
+CREATE TABLE public.offers_walk (
+    the_only boolean DEFAULT true NOT NULL,
+    after uuid NOT NULL,
+    CONSTRAINT offers_walk_the_only_check CHECK (the_only)
+);
+COMMENT ON COLUMN public.offers_walk.after IS 'how far the search for stale offers has come';
 CREATE TABLE public.payment_holds (
     payment_id uuid NOT NULL,
     place integer NOT NULL,
@@ -1796,6 +1813,19 @@ CREATE TABLE public.quotes (
     CONSTRAINT quotes_gpus_check CHECK (((gpus > 0) AND (cardinality(device_ids) = gpus))),
     CONSTRAINT quotes_state_check CHECK ((state = ANY (ARRAY['open'::text, 'used'::text, 'expired'::text]))),
     CONSTRAINT quotes_terms_check CHECK (((rate_max > 0) AND (ceiling > 0) AND (duration_max_s > 0)))
+);
+CREATE TABLE public.reputations_due (
+    id bigint NOT NULL,
+    provider_id uuid NOT NULL
+);
+COMMENT ON COLUMN public.reputations_due.provider_id IS 'an attempt of theirs has ended; their offers do not show it yet';
+ALTER TABLE public.reputations_due ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.reputations_due_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 CREATE TABLE public.rulings (
     escrow_id uuid NOT NULL,
@@ -1939,12 +1969,14 @@ INSERT INTO public.accounts (id, asset, kind, owner_id, posted, held, seq, close
 INSERT INTO public.accounts (id, asset, kind, owner_id, posted, held, seq, closed) VALUES (8, 2, 'suspense', NULL, 0, 0, 0, false);
 INSERT INTO public.assets (id, code, decimals) VALUES (1, 'QUBIC', 0);
 INSERT INTO public.assets (id, code, decimals) VALUES (2, 'USDC', 6);
+INSERT INTO public.offers_walk (the_only, after) VALUES (true, '00000000-0000-0000-0000-000000000000');
 INSERT INTO public.signer_limits (the_only, payment_max, user_day_max, wallet_day_max) VALUES (true, 1000000000, 5000000000, 20000000000);
 SELECT pg_catalog.setval('public.accounts_id_seq', 8, true);
 SELECT pg_catalog.setval('public.device_leases_id_seq', 1, false);
 SELECT pg_catalog.setval('public.devices_id_seq', 1, false);
 SELECT pg_catalog.setval('public.events_id_seq', 1, false);
 SELECT pg_catalog.setval('public.log_chunks_position_seq', 1, false);
+SELECT pg_catalog.setval('public.reputations_due_id_seq', 1, false);
 ALTER TABLE ONLY public.accounts
     ADD CONSTRAINT accounts_id_asset_key UNIQUE (id, asset);
 ALTER TABLE ONLY public.accounts
@@ -2035,6 +2067,8 @@ ALTER TABLE ONLY public.offers
     ADD CONSTRAINT offers_node_id_model_key UNIQUE (node_id, model);
 ALTER TABLE ONLY public.offers
     ADD CONSTRAINT offers_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.offers_walk
+    ADD CONSTRAINT offers_walk_pkey PRIMARY KEY (the_only);
 ALTER TABLE ONLY public.payment_holds
     ADD CONSTRAINT payment_holds_pkey PRIMARY KEY (payment_id, place);
 ALTER TABLE ONLY public.payment_requests
@@ -2053,6 +2087,8 @@ ALTER TABLE ONLY public.providers
     ADD CONSTRAINT providers_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY public.quotes
     ADD CONSTRAINT quotes_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.reputations_due
+    ADD CONSTRAINT reputations_due_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY public.rulings
     ADD CONSTRAINT rulings_pkey PRIMARY KEY (escrow_id);
 ALTER TABLE ONLY public.sessions
@@ -2127,7 +2163,14 @@ CREATE INDEX log_chunks_position_idx ON public.log_chunks USING btree (attempt_i
 CREATE INDEX nodes_provider_id_idx ON public.nodes USING btree (provider_id);
 CREATE INDEX nodes_ray_node_id_idx ON public.nodes USING btree (ray_node_id) WHERE (ray_node_id IS NOT NULL);
 CREATE INDEX nodes_session_token_hash_idx ON public.nodes USING btree (session_token_hash) WHERE (session_token_hash IS NOT NULL);
+CREATE INDEX offers_any_price_idx ON public.offers USING btree (price_per_hour, id) WHERE (status <> 'left'::text);
+CREATE INDEX offers_cost_benefit_idx ON public.offers USING btree (cost_per_tflop, id) WHERE listed;
+CREATE INDEX offers_free_idx ON public.offers USING btree (price_per_hour, gpus_free, model_key, vram_bytes) WHERE (listed AND (gpus_free > 0));
+CREATE INDEX offers_model_idx ON public.offers USING btree (model_key, price_per_hour, id) WHERE listed;
+CREATE INDEX offers_performance_idx ON public.offers USING btree (((- tflops)), id) WHERE listed;
+CREATE INDEX offers_price_desc_idx ON public.offers USING btree (((- price_per_hour)), id) WHERE listed;
 CREATE INDEX offers_price_idx ON public.offers USING btree (price_per_hour, id) WHERE listed;
+CREATE INDEX offers_recount_idx ON public.offers USING btree (recount_at) WHERE (recount_at IS NOT NULL);
 CREATE INDEX payment_holds_hold_idx ON public.payment_holds USING btree (hold_id);
 CREATE UNIQUE INDEX payment_holds_hold_key ON public.payment_holds USING btree (hold_id) WHERE live;
 CREATE INDEX payments_signed_at_idx ON public.payments USING btree (signed_at);
@@ -2193,6 +2236,7 @@ CREATE TRIGGER payments_keep BEFORE DELETE OR UPDATE OF id, kind, source, destin
 CREATE TRIGGER payments_keep_all BEFORE TRUNCATE ON public.payments FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER payments_keep_ended BEFORE UPDATE ON public.payments FOR EACH ROW WHEN ((old.ended_at IS NOT NULL)) EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER providers_changed AFTER UPDATE ON public.providers FOR EACH ROW WHEN ((old.name IS DISTINCT FROM new.name)) EXECUTE FUNCTION public.offers_follow_provider();
+CREATE TRIGGER providers_judged AFTER UPDATE ON public.providers FOR EACH ROW WHEN ((old.attempts_ended <> new.attempts_ended)) EXECUTE FUNCTION public.offers_follow_reputation();
 CREATE TRIGGER quarantines_begun AFTER INSERT ON public.device_quarantines REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.offers_follow_devices();
 CREATE TRIGGER quarantines_ended AFTER DELETE ON public.device_quarantines REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.offers_follow_devices();
 CREATE TRIGGER rulings_keep BEFORE DELETE OR UPDATE ON public.rulings FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
@@ -2387,6 +2431,7 @@ REVOKE ALL ON FUNCTION public.offers_follow_device() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.offers_follow_devices() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.offers_follow_node() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.offers_follow_provider() FROM PUBLIC;
+REVOKE ALL ON FUNCTION public.offers_follow_reputation() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.offers_stay_fresh() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.open_escrow(p_escrow uuid, p_user uuid, p_asset smallint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.open_escrow(p_escrow uuid, p_user uuid, p_asset smallint) TO qubix_web;

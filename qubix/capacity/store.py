@@ -155,6 +155,13 @@ class CapacityStore:
             for r in rows
         ]
 
+    async def held(self, holder_id: UUID) -> list[int]:
+        """The devices that the holder leases now."""
+        rows = await self._connection.scalars(
+            sa.text("SELECT device_id FROM device_leases WHERE holder_id = :holder AND during @> clock_timestamp()"), {"holder": holder_id}
+        )
+        return [int(device_id) for device_id in rows]
+
     async def quarantine(self, attempt_id: UUID) -> int:
         """Quarantine the devices that the attempt holds, at their node's present generation. Returns how many."""
         return (await self._connection.execute(_QUARANTINE, {"attempt": attempt_id})).rowcount

@@ -2,7 +2,8 @@
 -- state, -5 amount out of range, -6 no wallet, -7 wrong network (the whole list: qubix/ledger/model.py).
 -- move and post_transfers are the only writers of transfers and balances; no role may call them.
 
-CREATE FUNCTION transfer_id(p_subject uuid, p_step text) RETURNS uuid LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+-- STABLE, as convert_to is: declared IMMUTABLE it would not be inlined, and the call alone costs more than the digest.
+CREATE FUNCTION transfer_id(p_subject uuid, p_step text) RETURNS uuid LANGUAGE sql STABLE STRICT PARALLEL SAFE AS $$
   SELECT encode(substr(sha256(convert_to(p_subject::text || '/' || p_step, 'UTF8')), 1, 16), 'hex')::uuid
 $$;
 
@@ -48,33 +49,34 @@ END $$;
 
 -- Many transfers in one statement. The caller has locked all accounts (ORDER BY id, one statement), checked states, repeats and
 -- funds; amounts of zero write no row. p_close names the accounts that end here, empty. Raises when anything does not fit.
+-- Each account's entries are one window that begins with what the account was before: nothing is joined, so a batch of 256 costs
+-- eight of 32, whatever the planner may do in its callers.
 CREATE FUNCTION post_batch(p_ids uuid[], p_acts text[], p_subjects uuid[], p_debits bigint[], p_credits bigint[], p_amounts bigint[], p_close bigint[])
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE wanted integer; written integer;
 BEGIN
-  WITH items AS (
-    SELECT * FROM unnest(p_ids, p_acts, p_subjects, p_debits, p_credits, p_amounts) WITH ORDINALITY
-      AS i (id, act, subject_id, debit_id, credit_id, amount, n) WHERE amount <> 0),
-  sides AS (
-    SELECT n, debit_id AS account_id, -amount AS change FROM items UNION ALL SELECT n, credit_id, amount FROM items),
-  running AS (
-    SELECT n, account_id, row_number() OVER w AS step, sum(change) OVER w AS change FROM sides
-    WINDOW w AS (PARTITION BY account_id ORDER BY n)),
+  WITH sides AS MATERIALIZED (
+    SELECT i.*, s.* FROM unnest(p_ids, p_acts, p_subjects, p_debits, p_credits, p_amounts) WITH ORDINALITY
+      AS i (id, act, subject_id, debit_id, credit_id, amount, n), LATERAL (VALUES (i.debit_id, -i.amount, true), (i.credit_id, i.amount, false)) AS s (account_id, change, is_debit)
+    WHERE i.amount <> 0),
   totals AS (
     SELECT account_id, sum(change)::bigint AS change, count(*) AS steps FROM sides GROUP BY account_id),
   moved AS (
     UPDATE accounts a SET posted = a.posted + t.change, seq = a.seq + t.steps, closed = a.id = ANY(p_close) FROM totals t
     WHERE a.id = t.account_id AND NOT a.closed
     RETURNING a.id, a.asset, a.posted - t.change AS posted, a.seq - t.steps AS seq),
+  running AS (
+    SELECT n, id, act, subject_id, debit_id, credit_id, amount, is_debit, sum(step) OVER w AS seq, sum(change) OVER w AS after, first_value(asset) OVER w AS asset
+    FROM (SELECT n, id, act, subject_id, debit_id, credit_id, amount, is_debit, account_id, change, 1::bigint AS step, NULL::smallint AS asset FROM sides
+          UNION ALL SELECT 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, id, posted, seq, asset FROM moved) x
+    WINDOW w AS (PARTITION BY account_id ORDER BY n)),
   written AS (
     INSERT INTO transfers (id, act, subject_id, debit_id, credit_id, asset, amount, debit_seq, credit_seq, debit_after, credit_after)
-    SELECT i.id, i.act, i.subject_id, i.debit_id, i.credit_id, d.asset, i.amount, d.seq + rd.step, c.seq + rc.step,
-           d.posted + rd.change, c.posted + rc.change
-    FROM items i JOIN running rd ON rd.n = i.n AND rd.account_id = i.debit_id JOIN running rc ON rc.n = i.n AND rc.account_id = i.credit_id
-    JOIN moved d ON d.id = i.debit_id JOIN moved c ON c.id = i.credit_id
-    ORDER BY i.n
+    SELECT id, act, subject_id, debit_id, credit_id, min(asset), amount, max(seq) FILTER (WHERE is_debit), max(seq) FILTER (WHERE NOT is_debit),
+           max(after) FILTER (WHERE is_debit), max(after) FILTER (WHERE NOT is_debit)
+    FROM running WHERE n > 0 GROUP BY n, id, act, subject_id, debit_id, credit_id, amount HAVING count(asset) = 2
     RETURNING 1)
-  SELECT (SELECT count(*) FROM items), (SELECT count(*) FROM written) INTO wanted, written;
+  SELECT (SELECT count(*) / 2 FROM sides), (SELECT count(*) FROM written) INTO wanted, written;
   IF written <> wanted THEN
     RAISE EXCEPTION 'ledger: % of % transfers fit', written, wanted USING ERRCODE = 'integrity_constraint_violation';
   END IF;

@@ -68,21 +68,29 @@ END $$;
 
 -- What time alone changed since: leases that ended, windows, nodes that grew stale; and reputations, which no attempt's end waits for
 -- (its transaction would lock every offer of the provider). Run about once a second; free devices and staleness are right without
--- it, but open pages hear of them only here.
+-- it, but open pages hear of them only here. Leases and reputations are found by what is due. Staleness has no index (each heartbeat
+-- would have to write it), so it is looked for in 20 000 offers a time, and a larger market is walked through in several.
 CREATE FUNCTION refresh_due_offers(p_most integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE due uuid[]; went_stale integer;
+DECLARE due uuid[]; went_stale integer; since uuid; until uuid;
 BEGIN
-  SELECT array_agg(DISTINCT node_id) INTO due FROM (SELECT node_id FROM offers WHERE recount_at <= clock_timestamp() LIMIT p_most) x;
-  due := due || ARRAY(SELECT DISTINCT o.node_id FROM offers o JOIN providers p ON p.id = o.provider_id WHERE o.attempts <> p.attempts_ended LIMIT p_most);
+  WITH told AS (DELETE FROM reputations_due WHERE id IN (SELECT id FROM reputations_due ORDER BY id LIMIT p_most FOR UPDATE SKIP LOCKED) RETURNING provider_id)
+  SELECT array_agg(DISTINCT n.id) INTO due FROM told JOIN nodes n ON n.provider_id = told.provider_id;
+  due := due || ARRAY(SELECT DISTINCT node_id FROM (SELECT node_id FROM offers WHERE recount_at <= clock_timestamp() ORDER BY recount_at LIMIT p_most) x);
   IF cardinality(due) > 0 THEN PERFORM refresh_offers(due); END IF;
-  WITH picked AS (SELECT id FROM offers WHERE listed AND stale_told <> (fresh_until <= clock_timestamp()) ORDER BY id LIMIT p_most FOR NO KEY UPDATE),
+  SELECT after INTO since FROM offers_walk FOR UPDATE;
+  SELECT id INTO until FROM offers WHERE id > since ORDER BY id OFFSET 19999 LIMIT 1;
+  WITH picked AS (SELECT id FROM offers WHERE id > since AND id <= coalesce(until, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AND listed
+                    AND stale_told <> (fresh_until <= clock_timestamp()) ORDER BY id LIMIT p_most FOR NO KEY UPDATE),
   turned AS (UPDATE offers o SET stale_told = NOT o.stale_told FROM picked WHERE o.id = picked.id RETURNING o.*),
   told AS (INSERT INTO events (type, topics, subject_id, payload)
     SELECT 'MARKETPLACE_UPDATE', ARRAY['marketplace'], id, jsonb_build_object('offer_id', id, 'node_id', node_id, 'provider_id', provider_id, 'model', model,
       'price_per_hour', price_per_hour, 'gpus', gpus, 'gpus_free', gpus_free, 'status', CASE WHEN stale_told THEN 'stale' ELSE status END, 'region', region)
     FROM turned RETURNING 1)
   SELECT count(*) INTO went_stale FROM told;
+  IF went_stale < p_most THEN  -- as many as were asked for: this part may hold more
+    UPDATE offers_walk SET after = coalesce(until, '00000000-0000-0000-0000-000000000000') WHERE after IS DISTINCT FROM coalesce(until, '00000000-0000-0000-0000-000000000000');
+  END IF;
   RETURN coalesce(cardinality(due), 0) + went_stale;
 END $$;
 
@@ -138,8 +146,16 @@ CREATE TRIGGER providers_changed AFTER UPDATE ON providers FOR EACH ROW
 WHEN (OLD.name IS DISTINCT FROM NEW.name)
 EXECUTE FUNCTION offers_follow_provider();
 
+CREATE FUNCTION offers_follow_reputation() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN INSERT INTO reputations_due (provider_id) VALUES (NEW.id); RETURN NULL; END $$;
+CREATE TRIGGER providers_judged AFTER UPDATE ON providers FOR EACH ROW
+WHEN (OLD.attempts_ended <> NEW.attempts_ended)
+EXECUTE FUNCTION offers_follow_reputation();
+INSERT INTO offers_walk (after) VALUES ('00000000-0000-0000-0000-000000000000');
+
 REVOKE ALL ON FUNCTION node_window, offer_live, refresh_offers, refresh_due_offers, offers_follow_devices, offers_follow_node, offers_stay_fresh,
-  offers_follow_device, offers_follow_provider FROM PUBLIC;
+  offers_follow_device, offers_follow_provider, offers_follow_reputation FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION node_window, offer_live, refresh_offers, refresh_due_offers TO qubix_web, qubix_controller;
 GRANT SELECT, INSERT, UPDATE ON offers, quotes TO qubix_web;
 GRANT SELECT ON offers TO qubix_controller;

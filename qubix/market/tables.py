@@ -63,8 +63,32 @@ offers = sa.Table(
     sa.CheckConstraint("price_per_hour BETWEEN 1 AND 1000000000000000", name="price_per_hour"),
     sa.CheckConstraint("gpus_free BETWEEN 0 AND gpus", name="gpus_free"),
     sa.CheckConstraint("tflops >= 0", name="tflops"),
+    # One per order that a page may have, so that its first row is found and not sorted for, and one for
+    # placement. None holds what a heartbeat writes.
     sa.Index("offers_price_idx", "price_per_hour", "id", postgresql_where=sa.text("listed")),
+    sa.Index("offers_price_desc_idx", sa.text("(- price_per_hour)"), "id", postgresql_where=sa.text("listed")),
+    sa.Index("offers_performance_idx", sa.text("(- tflops)"), "id", postgresql_where=sa.text("listed")),
+    sa.Index("offers_cost_benefit_idx", "cost_per_tflop", "id", postgresql_where=sa.text("listed")),
+    sa.Index("offers_model_idx", "model_key", "price_per_hour", "id", postgresql_where=sa.text("listed")),
+    sa.Index("offers_any_price_idx", "price_per_hour", "id", postgresql_where=sa.text("status <> 'left'")),
+    sa.Index(
+        "offers_free_idx", "price_per_hour", "gpus_free", "model_key", "vram_bytes", postgresql_where=sa.text("listed AND gpus_free > 0")
+    ),
+    sa.Index("offers_recount_idx", "recount_at", postgresql_where=sa.text("recount_at IS NOT NULL")),
     postgresql_with={"fillfactor": "50"},
+)
+reputations_due = sa.Table(
+    "reputations_due",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("provider_id", _UUID, nullable=False, comment="an attempt of theirs has ended; their offers do not show it yet"),
+)
+offers_walk = sa.Table(
+    "offers_walk",
+    metadata,
+    sa.Column("the_only", sa.Boolean, primary_key=True, server_default=sa.true()),
+    sa.Column("after", _UUID, nullable=False, comment="how far the search for stale offers has come"),
+    sa.CheckConstraint("the_only", name="the_only"),
 )
 quotes = sa.Table(
     "quotes",

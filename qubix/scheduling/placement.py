@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -122,7 +123,15 @@ def _enough_memory(wanted: Wanted, candidate: Candidate) -> bool:
 
 
 def _named(wanted: Wanted, candidate: Candidate) -> bool:
-    return not wanted.needs.gpu_models or model_key(candidate.model) in {model_key(name) for name in wanted.needs.gpu_models}
+    return not wanted.needs.gpu_models or _key(candidate.model) in _keys(wanted.needs.gpu_models)
+
+
+_key = lru_cache(maxsize=4096)(model_key)
+
+
+@lru_cache(maxsize=4096)
+def _keys(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(model_key(name) for name in names)
 
 
 def _near(wanted: Wanted, candidate: Candidate) -> bool:
@@ -189,11 +198,16 @@ _GENTLE: Final = (
 
 def choose(wanted: Wanted, candidates: Sequence[Candidate]) -> Choice | Unplaceable:
     """The best offer for the job, or why there is none. Ties are stable: the order of `candidates` decides."""
+    return best(wanted, candidates) or explain(wanted, candidates)
+
+
+def best(wanted: Wanted, candidates: Sequence[Candidate]) -> Choice | None:
+    """The best offer for the job, None where none fits."""
     fitting = [candidate for candidate in candidates if all(test(wanted, candidate) for _, test in CONSTRAINTS)]
     if not fitting:
-        return explain(wanted, candidates)
-    best = min(fitting, key=lambda candidate: _rank(wanted, candidate))
-    return Choice(best, _usable(wanted, best)[: wanted.needs.gpus], Qu(best.price_per_hour * wanted.needs.gpus))
+        return None
+    first = min(fitting, key=lambda candidate: _rank(wanted, candidate))
+    return Choice(first, _usable(wanted, first)[: wanted.needs.gpus], Qu(first.price_per_hour * wanted.needs.gpus))
 
 
 def _rank(wanted: Wanted, candidate: Candidate) -> tuple[bool, bool, bool, int, int]:
@@ -208,18 +222,19 @@ def _rank(wanted: Wanted, candidate: Candidate) -> tuple[bool, bool, bool, int, 
 
 
 def explain(wanted: Wanted, candidates: Sequence[Candidate]) -> Unplaceable:
-    """The funnel of rejections, the smallest relaxation, and the node worth waiting for."""
-    rejected: dict[str, int] = {}
-    left = list(candidates)
-    for name, test in CONSTRAINTS:
-        passed = [candidate for candidate in left if test(wanted, candidate)]
-        if len(passed) < len(left):
-            rejected[name] = len(left) - len(passed)
-        left = passed
-    dropped = _smallest_set(wanted, candidates)
-    if not dropped:
+    """The funnel of rejections, the smallest relaxation, and the node worth waiting for.
+
+    Every constraint is asked once of every candidate; the rest looks at the few sets of constraints that were found broken.
+    """
+    broken: dict[int, list[int]] = defaultdict(list)
+    for place, candidate in enumerate(candidates):
+        broken[sum(bit for bit, test in _BITS if not test(wanted, candidate))].append(place)
+    rejected = _rejected(broken)
+    needed = _smallest_set(broken)
+    if not needed:
         return Unplaceable("no_offers", "No offer exists that any change of the job would match.", {}, rejected)
-    matching = _without(wanted, candidates, dropped)
+    dropped = frozenset(name for name, bit in _BIT.items() if bit & needed)
+    matching = [candidates[place] for place in sorted(place for mask, places in broken.items() if not mask & ~needed for place in places)]
     if len(dropped - set(_PASSING)) > 1:  # changes that only help together must be read off one offer
         matching = [min(matching, key=lambda candidate: candidate.price_per_hour)]
     code = next(name for name in reversed(_GENTLE) if name in dropped)
@@ -227,6 +242,19 @@ def explain(wanted: Wanted, candidates: Sequence[Candidate]) -> Unplaceable:
     reserve = _worth_waiting_for(wanted, matching) if dropped <= {"busy", "barred"} else None
     told = [name for name in _GENTLE if name in dropped and not (name == "busy" and _free_once_relaxed(wanted, matching, relaxation))]
     return Unplaceable(code, " ".join(_said(name, wanted, matching) for name in told), relaxation, rejected, reserve)
+
+
+_BIT: Final = {name: 1 << n for n, (name, _) in enumerate(CONSTRAINTS)}
+_BITS: Final = tuple((_BIT[name], test) for name, test in CONSTRAINTS)
+
+
+def _rejected(broken: Mapping[int, Sequence[int]]) -> dict[str, int]:
+    """Per constraint, how many candidates it was the first to rule out."""
+    counts = dict.fromkeys(_BIT.values(), 0)
+    for mask, places in broken.items():
+        if mask:
+            counts[mask & -mask] += len(places)
+    return {name: counts[bit] for name, bit in _BIT.items() if counts[bit]}
 
 
 def _free_once_relaxed(wanted: Wanted, matching: Sequence[Candidate], relaxation: Mapping[str, object]) -> bool:
@@ -237,27 +265,31 @@ def _free_once_relaxed(wanted: Wanted, matching: Sequence[Candidate], relaxation
     return bool(changes) and any(dict(CONSTRAINTS)["busy"](relaxed, candidate) for candidate in matching)
 
 
-def _without(wanted: Wanted, candidates: Sequence[Candidate], dropped: frozenset[str]) -> list[Candidate]:
-    return [c for c in candidates if all(name in dropped or test(wanted, c) for name, test in CONSTRAINTS)]
+def _smallest_set(broken: Mapping[int, object]) -> int:
+    """The fewest constraints whose absence lets an offer match, the gentlest first; those that pass with time cost nothing.
+
+    Args: broken, by the sets of constraints that some candidate breaks. Returns: what the best of the matching candidates breaks.
+    """
+    if not broken:
+        return 0
+    ranks = {mask: _gentleness(mask) for mask in broken}
+    _, lasting, waiting = min(ranks.values())
+    allowed = sum(_BIT[_LASTING[n]] for n in lasting) | sum(_BIT[name] for name in _WAITS[waiting])
+    return min((mask for mask in broken if not mask & ~allowed), key=int.bit_count)
 
 
-def _smallest_set(wanted: Wanted, candidates: Sequence[Candidate]) -> frozenset[str]:
-    """The fewest constraints whose absence lets an offer match, the gentlest first; those that pass with time cost nothing."""
-    lasting = [name for name in _GENTLE if name not in _PASSING]
-    for size in range(len(lasting) + 1):
-        for chosen in itertools.combinations(lasting, size):
-            for waiting in (frozenset[str](), frozenset({"busy"}), frozenset({"busy", "barred"}), frozenset(_PASSING)):
-                dropped = frozenset(chosen) | waiting
-                if matching := _without(wanted, candidates, dropped):
-                    return _needed(wanted, matching, dropped)
-    return frozenset()
+_LASTING: Final = tuple(name for name in _GENTLE if name not in _PASSING)
+_WAITS: Final = ((), ("busy",), ("busy", "barred"), _PASSING)
 
 
-def _needed(wanted: Wanted, matching: Sequence[Candidate], dropped: frozenset[str]) -> frozenset[str]:
-    """Of what was dropped, what the best of the matching offers really violates."""
-    tests = dict(CONSTRAINTS)
-    broken = [frozenset(name for name in dropped if not tests[name](wanted, candidate)) for candidate in matching]
-    return min(broken, key=len)
+def _gentleness(mask: int) -> tuple[int, tuple[int, ...], int]:
+    """How much a candidate that breaks these asks for: how many lasting constraints, which, and how long a wait beside them."""
+    lasting = tuple(n for n, name in enumerate(_LASTING) if mask & _BIT[name])
+    waiting = next(n for n, names in enumerate(_WAITS) if not mask & _PASSING_BITS & ~sum(_BIT[name] for name in names))
+    return len(lasting), lasting, waiting
+
+
+_PASSING_BITS: Final = sum(_BIT[name] for name in _PASSING)
 
 
 def _relaxed(name: str, wanted: Wanted, matching: Sequence[Candidate]) -> object:
@@ -355,14 +387,25 @@ def keep_free(wanted: Wanted, node_id: UUID, candidates: Sequence[Candidate]) ->
     return tuple(slot.device_id for slot in usable[: wanted.needs.gpus])
 
 
-def taken(candidates: Sequence[Candidate], device_ids: frozenset[int], holder_id: UUID) -> list[Candidate]:
-    """The candidates after `holder_id` has leased these devices: for the next job of the same round."""
-    return [
-        dataclasses.replace(
-            candidate,
-            slots=tuple(
-                dataclasses.replace(slot, holder_id=holder_id) if slot.device_id in device_ids else slot for slot in candidate.slots
-            ),
-        )
-        for candidate in candidates
-    ]
+class Round:
+    """The candidates of one round of placement: what one job takes, the next does not see.
+
+    `candidates` keeps its order; only the offers whose devices are taken are written anew.
+    """
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self.candidates = list(candidates)
+        self._places: dict[int, list[int]] = defaultdict(list)
+        for place, candidate in enumerate(self.candidates):
+            for slot in candidate.slots:
+                self._places[slot.device_id].append(place)
+
+    def take(self, device_ids: Iterable[int], holder_id: UUID) -> None:
+        """`holder_id` has leased these devices."""
+        for device_id in device_ids:
+            for place in self._places[device_id]:
+                candidate = self.candidates[place]
+                slots = tuple(
+                    dataclasses.replace(slot, holder_id=holder_id) if slot.device_id == device_id else slot for slot in candidate.slots
+                )
+                self.candidates[place] = dataclasses.replace(candidate, slots=slots)

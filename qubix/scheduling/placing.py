@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -14,14 +14,20 @@ from qubix.kernel.events import Event
 from qubix.kernel.ids import new_id
 from qubix.kernel.money import limit_ms
 from qubix.scheduling.model import LIMIT_MS_MIN, Rules
-from qubix.scheduling.placement import Candidate, Choice, Unplaceable, choose, keep_free, taken
+from qubix.scheduling.placement import Candidate, Choice, Round, Slot, Unplaceable, best, explain, keep_free
 
 if TYPE_CHECKING:
+    from qubix.capacity.model import DeviceUse
     from qubix.capacity.service import CapacityService
-    from qubix.scheduling.placement_store import Claimed, PlacementStore, Waiting
+    from qubix.scheduling.placement_store import Claimed, Place, PlacementStore, Waiting
 
 BATCH_MAX: Final = 100
-"""How many waiting jobs one round looks at, the one that waits longest first."""
+"""How many waiting jobs one round looks at: the longest waiting, and as many of the others, in turn."""
+EXPLAINED_MAX: Final = 200_000
+"""How many offers one round asks why they do not fit, summed over its jobs: about half a second."""
+PACE: Final = 4.0
+LOOK_SMALL_S: Final = 0.05
+"""A look through the whole market that is no longer than this needs no rest after it."""
 LEASE_SLACK_S: Final = 120.0
 """A device stays leased this much longer than the attempt may run: start, upload of results, the sweeper."""
 
@@ -59,34 +65,79 @@ class Plan:
     refusals: tuple[Refusal, ...] = ()
 
 
-def make_plan(waiting: list[Waiting], candidates: list[Candidate]) -> Plan:
+def make_plan(waiting: Sequence[Waiting], candidates: Sequence[Candidate], *, whole: bool = True, turn: int = 0) -> Plan:
     """Place the waiting jobs in their order; what one takes, the next does not see. The first that cannot be placed but
     would fit a busy node has that node's free devices kept for it, so small jobs do not starve a large one. Pure.
+
+    Args: whole, whether the candidates are the whole market; on a shortlist a job keeps the node that it was given, and gets no
+        other; turn, which of the jobs has its reason looked for anew even if there is not the time to do so for all (EXPLAINED_MAX).
     """
     assignments: list[Assignment] = []
     refusals: list[Refusal] = []
+    this = Round(candidates)
     reserved = False
-    for job in waiting:
-        found = choose(job.wanted, candidates)
-        if isinstance(found, Choice):
-            assignments.append(Assignment(job.wanted.job_id, found))
-            candidates = taken(candidates, frozenset(slot.device_id for slot in found.slots), job.wanted.job_id)
+    explained = 0
+    scarce = len(waiting) * len(this.candidates) > EXPLAINED_MAX
+    for n, job in enumerate(waiting):
+        choice = best(job.wanted, this.candidates)
+        if choice is not None:
+            assignments.append(Assignment(job.wanted.job_id, choice))
+            this.take((slot.device_id for slot in choice.slots), job.wanted.job_id)
             continue
+        if (
+            scarce
+            and n != turn % len(waiting)
+            and (
+                (explained > 0 and explained + len(this.candidates) > EXPLAINED_MAX) or (job.told and (reserved or not _may_keep(job.told)))
+            )
+        ):
+            continue
+        explained += len(this.candidates)
+        why = explain(job.wanted, this.candidates)
         keep: tuple[int, ...] = ()
-        if found.reserve_node_id is not None and not reserved:
+        given = whole or why.reserve_node_id == job.wanted.reserved_node_id
+        if why.reserve_node_id is not None and given and not reserved:
             reserved = True
-            keep = keep_free(job.wanted, found.reserve_node_id, candidates)
-            candidates = taken(candidates, frozenset(keep), job.wanted.job_id)
+            keep = keep_free(job.wanted, why.reserve_node_id, this.candidates)
+            this.take(keep, job.wanted.job_id)
         else:
-            found = dataclasses.replace(found, reserve_node_id=None)
-        refusals.append(Refusal(job.wanted.job_id, job.owner_id, found, dict(job.told) if job.told else None, keep))
+            why = dataclasses.replace(why, reserve_node_id=None)
+        refusals.append(Refusal(job.wanted.job_id, job.owner_id, why, dict(job.told) if job.told else None, keep))
     return Plan(tuple(assignments), tuple(refusals))
+
+
+def _may_keep(told: Mapping[str, Any]) -> bool:
+    """Whether a job that was told this may have a node kept for it: only time is in its way, or placement has not judged it yet."""
+    return "rejected" not in told or told.get("code") in ("busy", "barred")
+
+
+class Pace:
+    """How often the whole market is looked through: so rarely that it takes at most a fifth of the time, in a small market always.
+
+    Most rounds look at a shortlist. The whole market is read to say why a job cannot be placed, and which node is worth
+    keeping for it. `after`: how far down the queue the rounds have come, past those that wait longest; `turn`: looks so far.
+    """
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self.turn = 0
+        self.after: Place | None = None
+
+    def due(self, now: float) -> bool:
+        """Args: now, monotonic seconds."""
+        return now >= self._next
+
+    def looked(self, now: float, took_s: float) -> None:
+        """It was looked through until `now`, for `took_s` seconds."""
+        self.turn += 1
+        self._next = now + (PACE * took_s if took_s > LOOK_SMALL_S else 0.0)
 
 
 class PlacingService:
     """Places waiting jobs.
 
-    Args: store and capacity over the transaction's connection; tell, adds an event; wake, after the commit.
+    Args: store and capacity over the transaction's connection; tell, adds an event; wake, after the commit; pace, the process's;
+        monotonic, its clock.
     """
 
     def __init__(
@@ -97,7 +148,11 @@ class PlacingService:
         tell: Callable[[Event], None],
         wake: Callable[[str, str], None],
         rules: Rules,
+        pace: Pace,
+        monotonic: Callable[[], float],
     ) -> None:
+        self._pace = pace
+        self._monotonic = monotonic
         self._store = store
         self._capacity = capacity
         self._tell = tell
@@ -105,11 +160,41 @@ class PlacingService:
         self._rules = rules
 
     async def plan(self, *, most: int = BATCH_MAX) -> Plan:
-        """Read what waits and what is offered, and decide. Locks nothing; every decision is checked again by `assign`."""
-        waiting = await self._store.waiting(self._rules, most=most)
+        """Read what waits and what is offered, and decide. Locks nothing; every decision is checked again by `assign`.
+
+        Where all can be placed, the offers that they may get are all that is read. Where one cannot, the whole market is, as
+        often as `Pace` allows; between two such looks a job keeps the reason and the node that it was given.
+        """
+        waiting = await self._queue(most)
         if not waiting:
             return Plan()
-        return make_plan(waiting, await self._store.candidates(await self._capacity.uses(), self._rules))
+        shortlist = await self._store.shortlist([job.wanted for job in waiting], self._rules)
+        plan = make_plan(waiting, await self._candidates(shortlist), whole=False)
+        if not plan.refusals:
+            return plan
+        began = self._monotonic()
+        if not self._pace.due(began):
+            kept = (_as_told(refusal) for refusal in plan.refusals)
+            return dataclasses.replace(plan, refusals=tuple(refusal for refusal in kept if refusal is not None))
+        plan = make_plan(waiting, await self._candidates(None), turn=self._pace.turn)
+        now = self._monotonic()
+        self._pace.looked(now, now - began)
+        return plan
+
+    async def _queue(self, most: int) -> list[Waiting]:
+        """The jobs that wait longest and, behind them, the next in turn: `most` that fit nowhere must not hide the others."""
+        oldest = await self._store.waiting(self._rules, most=most)
+        if len(oldest) < most:
+            self._pace.after = None
+            return oldest
+        behind = max(self._pace.after or oldest[-1].place, oldest[-1].place)
+        others = await self._store.waiting(self._rules, most=most, after=behind)
+        self._pace.after = others[-1].place if len(others) == most else None
+        return oldest + others
+
+    async def _candidates(self, offer_ids: Sequence[UUID] | None) -> list[Candidate]:
+        offers = await self._store.offers(offer_ids, self._rules)
+        return with_slots(offers, await self._capacity.uses(None if offer_ids is None else sorted({offer.node_id for offer in offers})))
 
     async def assign(self, assignment: Assignment) -> UUID:
         """Write the attempt and its device leases and change the node's desired state, in one transaction.
@@ -180,6 +265,25 @@ class PlacingService:
             "restore_attempt_id": job.restore_attempt_id,
             "resumed_from": job.restore_n,
         }
+
+
+def with_slots(offers: Sequence[Candidate], uses: Sequence[DeviceUse]) -> list[Candidate]:
+    """The offers, each with the devices of its node that it is made of."""
+    slots: dict[tuple[UUID, str], list[Slot]] = {}
+    for use in uses:
+        slots.setdefault((use.node_id, use.model), []).append(
+            Slot(use.device_id, use.device_uuid, use.vram_bytes, use.holder_id, use.quarantined)
+        )
+    return [dataclasses.replace(offer, slots=tuple(slots.get((offer.node_id, offer.model), ()))) for offer in offers]
+
+
+def _as_told(refusal: Refusal) -> Refusal | None:
+    """A refusal found on a shortlist: no reason is read off it, but the job keeps its node. None where it has none."""
+    if refusal.why.reserve_node_id is None or refusal.told is None:
+        return None
+    told = refusal.told
+    why = Unplaceable(told["code"], told["message"], told["relaxation"], told["rejected"], refusal.why.reserve_node_id)
+    return dataclasses.replace(refusal, why=why)
 
 
 def _why(why: Unplaceable) -> dict[str, Any]:

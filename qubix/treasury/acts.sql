@@ -1,6 +1,6 @@
 -- Chain money. A chain row and its transfer are one transaction, made by one act; the row's CHECKs demand both proofs.
 
-CREATE FUNCTION chain_row_id(p_kind text, p_asset smallint, p_tx_id text, p_index integer) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+CREATE FUNCTION chain_row_id(p_kind text, p_asset smallint, p_tx_id text, p_index integer) RETURNS uuid LANGUAGE sql STABLE AS $$
   SELECT encode(substr(sha256(convert_to(p_kind || '/' || p_asset || '/' || p_tx_id || '/' || p_index, 'UTF8')), 1, 16), 'hex')::uuid
 $$;
 

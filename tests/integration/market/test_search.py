@@ -274,8 +274,6 @@ async def test_what_time_changed_is_told_once(resources: Resources, controller_r
     node = await join(resources)
     async with scope(resources) as s:
         await s.capacity.lease_for_quote(uuid4(), node_id=node.node_id, model="RTX_4090", gpus=1, ttl_s=0.05)
-    async with scope(controller_resources) as s:
-        await s.market.refresh_due()
     before = await owner.scalar(sa.text("SELECT max(id) FROM events"))
     await asyncio.sleep(0.1)
     async with scope(controller_resources) as s:

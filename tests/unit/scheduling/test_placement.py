@@ -187,7 +187,7 @@ jobs = st.builds(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(jobs, candidates)
 def test_a_choice_satisfies_every_constraint_and_no_matching_offer_is_missed(job: Wanted, offers: list[Candidate]) -> None:
     matching = [one for one in offers if all(test(job, one) for _, test in CONSTRAINTS)]
@@ -201,7 +201,7 @@ def test_a_choice_satisfies_every_constraint_and_no_matching_offer_is_missed(job
         assert matching == []
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(jobs, candidates)
 def test_the_relaxation_would_let_an_offer_match_once_it_is_free(job: Wanted, offers: list[Candidate]) -> None:
     found = choose(job, offers)
