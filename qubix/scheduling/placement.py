@@ -202,22 +202,36 @@ def choose(wanted: Wanted, candidates: Sequence[Candidate]) -> Choice | Unplacea
 
 
 def best(wanted: Wanted, candidates: Sequence[Candidate]) -> Choice | None:
-    """The best offer for the job, None where none fits."""
-    fitting = [candidate for candidate in candidates if all(test(wanted, candidate) for _, test in CONSTRAINTS)]
-    if not fitting:
+    """The best offer for the job, None where none fits. One that could not be better than what was found is not asked at all."""
+    found: Candidate | None = None
+    rank: tuple[bool, bool, bool, int] = (True, True, True, 0)
+    spare = 0
+    for candidate in candidates:
+        its = _rank(wanted, candidate)
+        if (found is not None and its > rank) or not _fits(wanted, candidate):
+            continue
+        its_spare = len(_usable(wanted, candidate)) - wanted.needs.gpus
+        if found is None or (its, its_spare) < (rank, spare):
+            found, rank, spare = candidate, its, its_spare
+    if found is None:
         return None
-    first = min(fitting, key=lambda candidate: _rank(wanted, candidate))
-    return Choice(first, _usable(wanted, first)[: wanted.needs.gpus], Qu(first.price_per_hour * wanted.needs.gpus))
+    return Choice(found, _usable(wanted, found)[: wanted.needs.gpus], Qu(found.price_per_hour * wanted.needs.gpus))
 
 
-def _rank(wanted: Wanted, candidate: Candidate) -> tuple[bool, bool, bool, int, int]:
-    spare = len(_usable(wanted, candidate)) - wanted.needs.gpus
+def _fits(wanted: Wanted, candidate: Candidate) -> bool:
+    for _, test in CONSTRAINTS:  # noqa: SIM110  (a generator costs more than the tests)
+        if not test(wanted, candidate):
+            return False
+    return True
+
+
+def _rank(wanted: Wanted, candidate: Candidate) -> tuple[bool, bool, bool, int]:
+    """The smaller the better; of equals, the one that has the fewest devices to spare."""
     return (
         candidate.node_id in wanted.wary,
         candidate.offer_id != wanted.quote_offer_id,
         candidate.node_id != wanted.reserved_node_id,
         candidate.price_per_hour,
-        spare,
     )
 
 
@@ -395,6 +409,7 @@ class Round:
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
         self.candidates = list(candidates)
+        self.taken: set[int] = set()
         self._places: dict[int, list[int]] = defaultdict(list)
         for place, candidate in enumerate(self.candidates):
             for slot in candidate.slots:
@@ -403,6 +418,7 @@ class Round:
     def take(self, device_ids: Iterable[int], holder_id: UUID) -> None:
         """`holder_id` has leased these devices."""
         for device_id in device_ids:
+            self.taken.add(device_id)
             for place in self._places[device_id]:
                 candidate = self.candidates[place]
                 slots = tuple(

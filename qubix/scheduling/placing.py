@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 BATCH_MAX: Final = 100
 """How many waiting jobs one round looks at: the longest waiting, and as many of the others, in turn."""
-EXPLAINED_MAX: Final = 200_000
-"""How many offers one round asks why they do not fit, summed over its jobs: about half a second."""
+EXPLAINED_MAX: Final = 100_000
+"""How many offers one round asks why they do not fit, summed over its jobs: some tenths of a second."""
 PACE: Final = 4.0
 LOOK_SMALL_S: Final = 0.05
 """A look through the whole market that is no longer than this needs no rest after it."""
@@ -65,32 +65,35 @@ class Plan:
     refusals: tuple[Refusal, ...] = ()
 
 
-def make_plan(waiting: Sequence[Waiting], candidates: Sequence[Candidate], *, whole: bool = True, turn: int = 0) -> Plan:
+def make_plan(
+    waiting: Sequence[Waiting], candidates: Sequence[Candidate], *, whole: bool = True, first: Plan | None = None, turn: int = 0
+) -> Plan:
     """Place the waiting jobs in their order; what one takes, the next does not see. The first that cannot be placed but
     would fit a busy node has that node's free devices kept for it, so small jobs do not starve a large one. Pure.
 
     Args: whole, whether the candidates are the whole market; on a shortlist a job keeps the node that it was given, and gets no
-        other; turn, which of the jobs has its reason looked for anew even if there is not the time to do so for all (EXPLAINED_MAX).
+        other; first, what a plan on a shortlist decided, whose choices stand while their devices are not kept for an older job;
+        turn, which of the jobs has its reason looked for anew even if there is not the time to do so for all (EXPLAINED_MAX).
     """
     assignments: list[Assignment] = []
     refusals: list[Refusal] = []
     this = Round(candidates)
     reserved = False
     explained = 0
+    decided = {one.job_id: one.choice for one in first.assignments} if first is not None else {}
     scarce = len(waiting) * len(this.candidates) > EXPLAINED_MAX
     for n, job in enumerate(waiting):
-        choice = best(job.wanted, this.candidates)
+        choice = decided.get(job.wanted.job_id)
+        if choice is not None and not this.taken.isdisjoint(slot.device_id for slot in choice.slots):
+            continue
+        spared = scarce and n != turn % len(waiting) and not _is_first(job, explained, len(this.candidates), reserved=reserved)
+        if choice is None and not (spared and first is not None):
+            choice = best(job.wanted, this.candidates)
         if choice is not None:
             assignments.append(Assignment(job.wanted.job_id, choice))
             this.take((slot.device_id for slot in choice.slots), job.wanted.job_id)
             continue
-        if (
-            scarce
-            and n != turn % len(waiting)
-            and (
-                (explained > 0 and explained + len(this.candidates) > EXPLAINED_MAX) or (job.told and (reserved or not _may_keep(job.told)))
-            )
-        ):
+        if spared:
             continue
         explained += len(this.candidates)
         why = explain(job.wanted, this.candidates)
@@ -106,9 +109,14 @@ def make_plan(waiting: Sequence[Waiting], candidates: Sequence[Candidate], *, wh
     return Plan(tuple(assignments), tuple(refusals))
 
 
-def _may_keep(told: Mapping[str, Any]) -> bool:
-    """Whether a job that was told this may have a node kept for it: only time is in its way, or placement has not judged it yet."""
-    return "rejected" not in told or told.get("code") in ("busy", "barred")
+def _is_first(job: Waiting, explained: int, more: int, *, reserved: bool) -> bool:
+    """Whether a job's reason is looked for where there is not the time for all: it has none yet, or may have a node kept for it.
+
+    Args: explained, offers asked in this round; more, those that this job would ask; reserved, whether a node is kept for an older one.
+    """
+    told = job.told or {}
+    may_keep = "rejected" not in told or told.get("code") in ("busy", "barred")
+    return (not told or (may_keep and not reserved)) and (explained == 0 or explained + more <= EXPLAINED_MAX)
 
 
 class Pace:
@@ -176,7 +184,7 @@ class PlacingService:
         if not self._pace.due(began):
             kept = (_as_told(refusal) for refusal in plan.refusals)
             return dataclasses.replace(plan, refusals=tuple(refusal for refusal in kept if refusal is not None))
-        plan = make_plan(waiting, await self._candidates(None), turn=self._pace.turn)
+        plan = make_plan(waiting, await self._candidates(None), first=plan, turn=self._pace.turn)
         now = self._monotonic()
         self._pace.looked(now, now - began)
         return plan
