@@ -196,6 +196,7 @@ END $$;
 CREATE FUNCTION public.drop_metric_partitions(p_keep_days integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
+    SET lock_timeout TO '1s'
     AS $_$
 DECLARE name text; gone integer := 0; oldest date := (now() AT TIME ZONE 'UTC')::date - greatest(p_keep_days, 1);
 BEGIN
@@ -315,6 +316,7 @@ END $$;
 CREATE FUNCTION public.make_metric_partitions(p_days integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
+    SET lock_timeout TO '1s'
     AS $$
 DECLARE day date; made integer := 0; name text;
 BEGIN

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import dataclasses
+import datetime as dt
 import enum
+import json
 import os
 import platform
 import shutil
@@ -19,6 +22,7 @@ from typing import Any, Final
 import httpx
 
 from qubix.cli import config, runfile
+from qubix.cli.backup import LAST as LAST_BACKUP
 from qubix.cli.processes import alive
 from qubix.cli.treasury import TREASURY
 from qubix.kernel.errors import QubixError
@@ -27,6 +31,10 @@ from qubix.postgres.engine import read_url_file
 
 DISK_FREE_MIN_BYTES: Final = 5 << 30
 RAY_SERIES: Final = "2.60"
+BACKUP_AGE_MAX_S: Final = 26 * 3600
+"""A nightly backup, and what it may be late."""
+CLOCK_UNSYNCHRONISED: Final = 5
+"""TIME_ERROR of adjtimex(2)."""
 
 
 class Verdict(enum.StrEnum):
@@ -184,6 +192,38 @@ def database(folder: Path) -> Check:
             "ledger", Verdict.FAIL, f"{len(found)} problems: {found[0]}", "stop payouts; see docs/operations.md", {"problems": found}
         )
     return Check("ledger", Verdict.OK, "the audit finds no problem", extra={"problems": []})
+
+
+def backup(folder: Path) -> Check:
+    """How old the newest backup is, and whether all that it should have is in it."""
+    if not (folder / "pg").exists() and not (folder / "blobs").exists():
+        return Check("backup", Verdict.NOTE, f"nothing to back up in {folder}", "on the platform's machine: --data-dir DIR")
+    try:
+        last = json.loads((folder / LAST_BACKUP).read_text())
+        age_s = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(last["taken_at"])).total_seconds()
+    except FileNotFoundError:
+        return Check("backup", Verdict.NOTE, "none was taken yet", runfile.named("qubix backup FOLDER", folder) + "; docs/backup.md")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Check("backup", Verdict.NOTE, f"{folder / LAST_BACKUP}: {error}", "run as the user who takes backups")
+    extra = {"age_s": round(age_s), "folder": last["folder"]}
+    detail = f"{age_s / 3600:.0f} h old, {last['folder']}"
+    if last.get("missing"):
+        return Check("backup", Verdict.FAIL, f"{detail}; {last['missing']} files lack", "qubix backup names them", extra)
+    old = age_s > BACKUP_AGE_MAX_S
+    return Check("backup", Verdict.NOTE if old else Verdict.OK, detail, runfile.named("qubix backup FOLDER", folder) if old else "", extra)
+
+
+def clock() -> Check:
+    """Whether the kernel's clock is held right by somebody (NTP). Leases go by the database's clock; certificates, quotes and people do not."""
+    try:
+        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(512))
+    except (OSError, AttributeError) as error:
+        return Check("clock", Verdict.NOTE, f"cannot be asked: {error}")
+    if state < 0:
+        return Check("clock", Verdict.NOTE, f"cannot be asked: {os.strerror(ctypes.get_errno())}")
+    if state == CLOCK_UNSYNCHRONISED:
+        return Check("clock", Verdict.NOTE, "nothing holds it right", "install chrony or systemd-timesyncd (in a container: on its host)")
+    return Check("clock", Verdict.OK, "synchronised")
 
 
 def readiness(folder: Path) -> Check:

@@ -50,7 +50,9 @@ def examine(folder: Path, *, provider: bool = False, consumer: bool = False) -> 
         yield checks.shared_memory()
         yield checks.disk(folder)
         yield checks.ports()
+        yield checks.clock()
     if everything:
+        yield checks.backup(folder)
         yield checks.postgres()
         yield checks.database(folder)
         yield checks.network(folder)

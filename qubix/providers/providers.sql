@@ -1,8 +1,9 @@
--- Day partitions of device_metrics, made ahead; a day that the default partition already took rows for is left to it.
+-- Day partitions of device_metrics, made ahead. Whoever waits for the parent's lock keeps every heartbeat waiting behind: where a backup reads it, they give up soon
+-- and are tried again; a day that the default partition already took rows for is left to it.
 CREATE TABLE device_metrics_default PARTITION OF device_metrics DEFAULT;
 
 CREATE FUNCTION make_metric_partitions(p_days integer) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE day date; made integer := 0; name text;
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtext('qubix metric partitions'));
@@ -20,7 +21,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION drop_metric_partitions(p_keep_days integer) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE name text; gone integer := 0; oldest date := (now() AT TIME ZONE 'UTC')::date - greatest(p_keep_days, 1);
 BEGIN
   FOR name IN SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid

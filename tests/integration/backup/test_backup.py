@@ -279,3 +279,15 @@ async def test_a_file_is_copied_under_its_hash_only_when_it_has_it(tmp_path: Pat
     assert files.copy(source, target, files.measured(source).sha256)
     assert not files.copy(tmp_path / "none", target, "0" * 64)
     assert target.read_bytes() == content
+
+
+async def test_a_partition_that_must_wait_for_a_backup_gives_up_before_heartbeats_wait_behind_it(platform: Platform) -> None:
+    reading = await asyncpg.connect(platform.database.url())
+    try:
+        async with reading.transaction():
+            await reading.execute("LOCK TABLE device_metrics IN ACCESS SHARE MODE")  # as pg_dump does
+            with pytest.raises(asyncpg.LockNotAvailableError):
+                await asked(platform.database.url("qubix_controller"), "SELECT make_metric_partitions(60)")
+        assert await asked(platform.database.url("qubix_controller"), "SELECT make_metric_partitions(60)") > 0
+    finally:
+        await reading.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -80,3 +82,22 @@ def test_the_network_row_tells_who_runs_and_whether_payouts_go(
 
 def test_without_a_stack_the_network_is_not_known(tmp_path: Path) -> None:
     assert checks.network(tmp_path).verdict is Verdict.NOTE
+
+
+def test_the_age_of_the_newest_backup_is_told_and_what_lacks_in_it_fails(tmp_path: Path) -> None:
+    assert checks.backup(tmp_path).verdict is Verdict.NOTE
+    (tmp_path / "pg").mkdir()
+    assert "none was taken" in checks.backup(tmp_path).detail
+    for age_h, missing, verdict in ((1, 0, Verdict.OK), (30, 0, Verdict.NOTE), (1, 2, Verdict.FAIL)):
+        taken = dt.datetime.now(dt.UTC) - dt.timedelta(hours=age_h)
+        (tmp_path / "backup.json").write_text(json.dumps({"folder": "/b", "taken_at": taken.isoformat(), "missing": missing}))
+        found = checks.backup(tmp_path)
+        assert (found.verdict, found.detail[:4]) == (verdict, f"{age_h} h "[:4])
+    (tmp_path / "backup.json").write_text("half")
+    assert checks.backup(tmp_path).verdict is Verdict.NOTE
+
+
+def test_the_clock_is_asked_of_the_kernel() -> None:
+    found = checks.clock()
+    assert found.verdict in (Verdict.OK, Verdict.NOTE)
+    assert found.verdict is Verdict.OK or found.detail
