@@ -203,11 +203,10 @@ def install(app: FastAPI) -> None:
 
 def _methods(request: Request, error: HTTPException) -> str:
     """All methods of this path, by the contract: the framework names those of the first route alone."""
-    found = {name.strip() for name in (error.headers or {}).get("Allow", "").split(",") if name.strip()}
-    for path, operations in request.app.openapi()["paths"].items():
-        if compile_path(path)[0].match(request.url.path):
-            found |= {method.upper() for method in operations}
-    return ", ".join(sorted(found))
+    asked, paths = request.url.path, request.app.openapi()["paths"]
+    alike = [asked] if asked in paths else [path for path in paths if compile_path(path)[0].match(asked)]
+    found = {method.upper() for path in alike for method in paths[path]}
+    return ", ".join(sorted(found)) or (error.headers or {}).get("Allow", "")
 
 
 def answer_unexpected(error: Exception) -> Response:
