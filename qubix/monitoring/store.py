@@ -44,7 +44,8 @@ class MonitoringStore:
     async def read_only(self, *, statement_max_s: int = _STATEMENT_MAX_S) -> None:
         """Nothing is written here, and no statement takes longer than this. Call it first."""
         await self._connection.execute(sa.text("SET TRANSACTION READ ONLY"))
-        await self._connection.execute(sa.text(f"SET LOCAL statement_timeout = '{int(statement_max_s)}s'"))
+        limit = {"limit": f"{statement_max_s}s"}
+        await self._connection.execute(sa.text("SELECT set_config('statement_timeout', :limit, true)"), limit)
 
     async def snapshot(self) -> dict[Figure, tuple[Labels, list[tuple[Labels, float]]]]:
         """Every gauge as it is now."""
