@@ -32,8 +32,8 @@ HEAD_RESOURCE: Final = "qubix_head"
 ONGOING_MAX: Final = 20_000
 """At least the sockets per replica: a WebSocket is one ongoing request."""
 POOL_SIZE: Final = 10
-MESSAGES_WAITING_MAX: Final = 16
-"""Pieces of a body (64 KiB each), or frames of a socket, that wait for the application."""
+MESSAGES_WAITING_MAX: Final = 4
+"""Pieces of a body (what uvicorn has when it is asked: 64 to 320 KiB), or frames of a socket, that wait for the application."""
 READY_TIMEOUT_S: Final = 60.0
 GRACEFUL_S: Final = 5.0
 

@@ -164,13 +164,13 @@ async def _write(file: BinaryIO, stream: AsyncIterable[bytes], size_max_bytes: i
             raise TooLarge(f"more than {size_max_bytes} bytes", next_step=f"send at most {size_max_bytes} bytes", limit=size_max_bytes)
         pending += chunk
         if len(pending) >= CHUNK_BYTES:
-            whole, pending = bytes(pending), bytearray()
+            whole, pending = pending, bytearray()
             await asyncio.to_thread(_append, file, digest, whole)
-    await asyncio.to_thread(_append, file, digest, bytes(pending))
+    await asyncio.to_thread(_append, file, digest, pending)
     return Blob(digest.hexdigest(), size)
 
 
-def _append(file: BinaryIO, digest: hashlib._Hash, chunk: bytes) -> None:
+def _append(file: BinaryIO, digest: hashlib._Hash, chunk: bytearray) -> None:
     digest.update(chunk)
     view = memoryview(chunk)
     while view:

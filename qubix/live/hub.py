@@ -21,7 +21,9 @@ from qubix.live.outlet import Outlet
 RING_MAX: Final = 60
 """Samples kept per subject: the last minute at one a second."""
 SUBJECTS_MAX: Final = 10_000
-BACKLOG_MAX: Final = 4_096
+RING_KEEP_S: Final = 300.0
+"""A subject without news for so long is forgotten: its attempt has ended, or what it said is read from the database by now."""
+BACKLOG_MAX: Final = 1_024
 """Messages kept for a replica that is behind; a replica further behind misses what the ring does not hold."""
 PUSH_PENDING_MAX: Final = 2_048
 PULL_WAIT_S: Final = 5.0
@@ -107,8 +109,12 @@ class Board:
             self._by_topic.setdefault(topic, {})[message.subject] = ring
         ring.append(message)
         self._rings.move_to_end((topic, message.subject))
-        while len(self._rings) > SUBJECTS_MAX:
+        while len(self._rings) > SUBJECTS_MAX or self._oldest().at < message.at - RING_KEEP_S:
             self._forget(*self._rings.popitem(last=False)[0])
+
+    def _oldest(self) -> Volatile:
+        """The last word of the subject that has been silent longest."""
+        return next(iter(self._rings.values()))[-1]
 
     def _forget(self, topic: str, subject: str) -> None:
         rings = self._by_topic[topic]

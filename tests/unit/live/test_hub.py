@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qubix.kernel.events import EventType
-from qubix.live.hub import RING_MAX, SUBJECTS_MAX, Batch, Board, LiveHub, LocalRelay, Volatile
+from qubix.live.hub import RING_KEEP_S, RING_MAX, SUBJECTS_MAX, Batch, Board, LiveHub, LocalRelay, Volatile
 from qubix.live.outlet import Outlet
 
 
@@ -96,7 +96,7 @@ async def test_whoever_comes_back_is_told_the_latest_progress_alone() -> None:
 
 async def test_the_last_samples_of_a_topic_are_found_without_looking_at_other_topics() -> None:
     board = Board()
-    await board.push("a", [Volatile(EventType.JOB_LOG, (f"job:{n}",), f"log:{n}", {"n": n}, float(n)) for n in range(SUBJECTS_MAX)])
+    await board.push("a", [Volatile(EventType.JOB_LOG, (f"job:{n}",), f"log:{n}", {"n": n}, n / SUBJECTS_MAX) for n in range(SUBJECTS_MAX)])
 
     class Untouched(collections.OrderedDict[tuple[str, str], collections.deque[Volatile]]):
         def items(self) -> Any:
@@ -110,8 +110,17 @@ async def test_the_last_samples_of_a_topic_are_found_without_looking_at_other_to
 
 async def test_the_oldest_subjects_are_forgotten_whole() -> None:
     board = Board()
-    await board.push("a", [Volatile(EventType.JOB_LOG, (f"job:{n}",), f"log:{n}", {"n": n}, float(n)) for n in range(SUBJECTS_MAX)])
-    await board.push("a", [Volatile(EventType.JOB_LOG, ("job:0",), "log:0", {"n": -1}, 1e9)])
-    await board.push("a", [Volatile(EventType.JOB_LOG, ("job:new",), "log:new", {"n": 1}, 1e9)])
+    await board.push("a", [Volatile(EventType.JOB_LOG, (f"job:{n}",), f"log:{n}", {"n": n}, 0.0) for n in range(SUBJECTS_MAX)])
+    await board.push("a", [Volatile(EventType.JOB_LOG, ("job:0",), "log:0", {"n": -1}, 1.0)])
+    await board.push("a", [Volatile(EventType.JOB_LOG, ("job:new",), "log:new", {"n": 1}, 1.0)])
     assert [len(await board.recent(topic)) for topic in ("job:0", "job:1", "job:2", "job:new")] == [2, 0, 1, 1]
     assert len(board._by_topic) == len(board._rings) == SUBJECTS_MAX
+
+
+async def test_what_has_been_silent_for_long_is_forgotten_with_all_that_it_said() -> None:
+    """Else every attempt that ever ran would keep its last sixty pieces of log here."""
+    board = Board()
+    for n in range(1000):
+        await board.push("a", [Volatile(EventType.JOB_LOG, (f"job:{n}",), f"log:{n}", {"text": "x"}, n * RING_KEEP_S / 10)])
+    assert len(board._rings) == len(board._by_topic) == 11
+    assert [len(await board.recent(f"job:{n}")) for n in (0, 988, 989, 999)] == [0, 0, 1, 1]
