@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import asyncpg
 import httpx
 import psutil
 
@@ -124,6 +126,27 @@ class Stage:
         """The owner's, past every link."""
         password = (self.whole.data_dir / "secrets" / f"{OWNER}.password").read_text().strip()
         return f"postgresql://{OWNER}:{password}@127.0.0.1:{self.run.ports['postgres']}/{DATABASE}"
+
+    def value(self, sql: str) -> Any:
+        """The first column of the first row, as the owner."""
+
+        async def ask() -> Any:
+            connection = await asyncpg.connect(self.database_url)
+            try:
+                return await connection.fetchval(sql)
+            finally:
+                await connection.close()
+
+        return asyncio.run(ask())
+
+    def until(self, sql: str) -> Any:
+        """The same, once it is something. Raises: NotWell."""
+        deadline = time.monotonic() + HEAL_S
+        while (found := self.value(sql)) is None:
+            if time.monotonic() > deadline:
+                raise NotWell(f"nothing in {HEAL_S:.0f} s: {sql}")
+            time.sleep(LOOK_S)
+        return found
 
     def pids(self, target: str, machine: int | None = None) -> list[int]:
         """The processes that a fault means, the nearest first; none where there is none now."""

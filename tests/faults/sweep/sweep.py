@@ -20,7 +20,7 @@ from uuid import uuid4
 import httpx
 import psutil
 
-from qubix.cli.demo_chain import Network
+from qubix.cli.demo_chain import FAUCET, Network
 from qubix.kernel.errors import QubixError
 from tests.faults.sweep.oracle import Oracle
 from tests.faults.sweep.record import Record
@@ -33,6 +33,8 @@ REST_EVERY: Final = 25
 """After so many faults the work is brought to its end, so that the oracle can judge what must then be so."""
 SETTLED_S: Final = 180.0
 """What is still under way when the last job has ended (earnings mature, events are numbered, payouts are proved) has so long."""
+FLOAT: Final = 1_000_000
+"""The operator's money for the fees of payments that go together."""
 KINDS: Final = (
     ("short", "long", "failing"),
     ("long", "long", "cancelled"),
@@ -124,6 +126,7 @@ class Sweep:
         self._say("starting the platform and its machines")
         stage.up()
         network = Network(stage.run.urls["qubic"])
+        network.pay(FAUCET, stage.until("SELECT identity FROM chain_addresses WHERE purpose = 'house'"), FLOAT)
         for number, kinds in enumerate(KINDS):
             account, chance = stage.whole.account(), random.Random(f"{seed}/{number}")
             self._workers.append(Consumer(f"consumer {number}", stage.client_url, account, self._record, chance, kinds, network))
