@@ -35,6 +35,8 @@ _FEATURES = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # A dead HAProxy is replaced after 3 failed checks; every 10 s, as by default, all agents would be cut off longer than a lease.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    # Ray's workers are the most patient processes of a machine (nice 15). Here they are the web layer: on a busy head it would be the last to run.
+    "RAY_worker_niceness": "0",
 }
 
 

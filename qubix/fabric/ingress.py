@@ -2,7 +2,7 @@
 
 Ray's template answers 404 to every path while no application is deployed, as in the seconds after a head was started again, and 500
 where no replica takes a request. A client would read the first as "no such job", and neither as "try again". Ray has no setting for
-it; but it runs the binary that RAY_SERVE_HAPROXY_BINARY_PATH names with the configuration that it wrote. Ours puts another answer
+it, nor for the interfaces that HAProxy's own pages listen on; but it runs the binary that RAY_SERVE_HAPROXY_BINARY_PATH names with the configuration that it wrote. Ours puts another answer
 into that configuration and then becomes HAProxy, under the pid that Ray watches.
 """
 
@@ -20,6 +20,8 @@ NO_BACKEND: Final = "http-request return status 404 content-type text/plain lf-s
 """How the answer for a path without an application begins in Ray's template."""
 ERROR_FILES: Final = "errorfile 50"
 """How Ray's template names the files of HAProxy's own 502, 503 and 504."""
+OPEN_TO_ALL: Final = r"s|^\( *bind \)\*\{0,1\}:\([0-9]*\)$|\1127.0.0.1:\2|"
+"""HAProxy's statistics and metrics, which ask for no password and which the template binds to all interfaces, keep to the loopback."""
 _PROBLEM: Final = {
     "type": "urn:qubix:problem:web_layer_away",
     "title": "Service Unavailable",
@@ -53,7 +55,8 @@ def _starter(binary: str, answer: Path) -> str:
     """Serve runs it as `haproxy -db -f FILE …`."""
     no_backend = f"s|{NO_BACKEND}.*|http-request return status 503 errorfile {answer}|"
     errors = f"s|\\({ERROR_FILES}[234]\\) .*|\\1 {answer}|"
-    return f'#!/bin/sh\nsed -i -e {shlex.quote(no_backend)} -e {shlex.quote(errors)} "$3"\nexec {shlex.quote(binary)} "$@"\n'
+    edits = " ".join(f"-e {shlex.quote(edit)}" for edit in (no_backend, errors, OPEN_TO_ALL))
+    return f'#!/bin/sh\nsed -i {edits} "$3"\nexec {shlex.quote(binary)} "$@"\n'
 
 
 def _binary() -> str | None:

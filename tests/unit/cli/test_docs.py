@@ -81,13 +81,9 @@ def test_readme_says_that_there_is_no_web_page_as_long_as_there_is_none() -> Non
     assert ("There is no web page yet" in (ROOT / "README.md").read_text()) is not (ROOT / "web").exists()
 
 
-def test_the_ports_that_the_operations_page_warns_of_are_open_by_rays_template_and_named_in_the_run_file(
+def test_the_ports_of_the_ingress_that_the_operations_page_tells_of_are_named_in_the_run_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ray = Path(str(find_spec("ray").origin)).parent  # type: ignore[union-attr]
-    template = (ray / "serve" / "_private" / "haproxy_templates.py").read_text()
-    assert "bind *:{{ config.stats_port }}" in template, "Ray binds it elsewhere now: tell it in docs/operations.md"
-    assert "bind :{{ config.metrics_port }}" in template, "Ray binds it elsewhere now: tell it in docs/operations.md"
     page = (ROOT / "docs" / "operations.md").read_text()
     made = stack.Stack(stack.Plan(tmp_path), say=lambda _: None)
     made._runtime = tmp_path

@@ -40,6 +40,14 @@ def test_the_starter_changes_two_answers_and_runs_haproxy_with_what_it_was_given
     assert lines[6] == RAYS.splitlines()[6].strip()
 
 
+def test_the_pages_of_haproxy_itself_keep_to_the_loopback(tmp_path: Path) -> None:
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text("frontend prometheus\n    bind :9101\nfrontend f\n    bind 0.0.0.0:8080\nlisten stats\n  bind *:8404\n")
+    started(tmp_path, configuration)
+    binds = [line.split()[1] for line in configuration.read_text().splitlines() if "bind" in line]
+    assert binds == ["127.0.0.1:9101", "0.0.0.0:8080", "127.0.0.1:8404"]
+
+
 def test_the_answer_is_a_problem_that_says_to_come_again(tmp_path: Path) -> None:
     found = ingress.ingress_environment(tmp_path)
     assert found == {ingress.BINARY_VARIABLE: str(tmp_path / "haproxy")}
@@ -55,5 +63,7 @@ def test_rays_template_still_has_the_lines_that_are_changed() -> None:
     template = (ray / "serve" / "_private" / "haproxy_templates.py").read_text()
     assert template.count(ingress.NO_BACKEND) == 1
     assert [f"{ingress.ERROR_FILES}{digit} " in template for digit in "234"] == [True] * 3
+    assert "bind *:{{ config.stats_port }}" in template
+    assert "bind :{{ config.metrics_port }}" in template
     source = (ray / "serve" / "_private" / "haproxy.py").read_text()
     assert 'args = [haproxy_bin, "-db", "-f", self.config_file_path]' in source
