@@ -175,7 +175,7 @@ class Controller:
         async with self._scope() as s:
             paused_s = await s.ends.beat()
         if paused_s:
-            log.warning("the sweeper was away; every lease was extended", seconds=round(paused_s, 1))
+            log.warning("the sweeper was away, or the clock was set; every lease follows", seconds=round(paused_s, 1))
         async with self._scope() as s:
             overdue = await s.ends.overdue()
             idle = await s.ends.idle()

@@ -290,9 +290,14 @@ class AttemptRun:
             reason = Exit.TIME_LIMIT
         elif reason is Exit.STOPPED and self._stopping is not None:
             detail = detail or self._stopping
+        elif reason not in (Exit.STOPPED, Exit.TIME_LIMIT) and event.exit_code != 0 and (lost := self._lost_device()):
+            reason, detail = Exit.SANDBOX_FAILED, f"the device {lost} failed while the job ran"
         for name, why in event.rejected[:20]:
             self._say(journal, f"output file {name!r} was not taken: {why}")
         self._finish(journal, reason, exit_code=event.exit_code, signal=event.signal, detail=detail, agent_ms=event.ran_ms)
+
+    def _lost_device(self) -> str | None:
+        return next(filter(self.tools.devices.lost, self.attempt.devices), None)
 
     async def _bury(self, journal: Journal, event: RunnerDied) -> None:
         await asyncio.to_thread(self.tools.bury, self.attempt.id)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import shutil
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ METRICS_S = 2.0
 RESEND_S = 10.0
 SYNC_S = 0.2
 HANDSHAKE_S = 10.0
+DISK_FREE_MIN_BYTES = 64 << 20
+"""With less on its disk, a node takes no attempt."""
 
 log = logging.getLogger(__name__)
 
@@ -274,10 +277,14 @@ class AgentClient:
         """Why this attempt cannot start here now; None: it can."""
         if self._sandbox.get("ok") != "yes":
             return f"no_sandbox: {self._sandbox.get('reason', '')}"
+        if (free := shutil.disk_usage(self._home.folder).free) < DISK_FREE_MIN_BYTES:
+            return f"disk_full: {free >> 20} MiB are left on the disk of the agent's home"
         known = {d.uuid for d in self._devices.devices()}
         for uuid in attempt.devices:
             if uuid not in known:
                 return f"unknown_device: {uuid}"
+            if self._devices.lost(uuid):
+                return f"device_lost: the driver does not reach {uuid} any more"
             if not self._home.device_free(uuid):
                 return f"device_held: {uuid}"
             foreign = self._devices.foreign_bytes(uuid)
@@ -296,6 +303,9 @@ class AgentClient:
             if self._state.phase(*key) is act.Phase.STOPPING:
                 await run.stop("stopped before its start")
             await run.run()
+        except Exception:
+            # Not even its end could be written: it is over and named alive no more, so its lease runs out, and says it.
+            log.exception("attempt %s", attempt.id)
         finally:
             del self._runs[key]
         self._perform(self._state.ended(attempt.id, attempt.fence, self._monotonic()))

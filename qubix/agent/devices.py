@@ -54,6 +54,10 @@ class DeviceSource(Protocol):
         """VRAM in use on an idle device; None where it cannot be told."""
         ...
 
+    def lost(self, uuid: str) -> bool:
+        """Whether a device that was there at the start answers its driver no more: it fell off the bus (Xid 79), or was taken out."""
+        ...
+
     def device_nodes(self, uuids: Sequence[str]) -> tuple[str, ...]:
         """The files under /dev that a sandbox needs for these devices."""
         ...
@@ -105,6 +109,9 @@ class DeclaredDevices:
 
     def foreign_bytes(self, uuid: str) -> int | None:
         return None
+
+    def lost(self, uuid: str) -> bool:
+        return False
 
     def device_nodes(self, uuids: Sequence[str]) -> tuple[str, ...]:
         return ()
@@ -162,6 +169,10 @@ class NvmlDevices:
     def foreign_bytes(self, uuid: str) -> int | None:
         handle = self._handles.get(uuid)
         return None if handle is None else self._ask(lambda: int(self._nvml.nvmlDeviceGetMemoryInfo(handle).used), None)
+
+    def lost(self, uuid: str) -> bool:
+        handle = self._handles.get(uuid)
+        return handle is not None and self._ask(lambda: self._nvml.nvmlDeviceGetMemoryInfo(handle), None) is None
 
     def device_nodes(self, uuids: Sequence[str]) -> tuple[str, ...]:
         wanted = tuple(f"/dev/nvidia{self._minors[uuid]}" for uuid in uuids if uuid in self._minors)

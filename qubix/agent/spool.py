@@ -7,6 +7,7 @@ Frames survive a killed agent as soon as `append` returns, a powered-off machine
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -22,6 +23,8 @@ from qubix.agent.protocol import Artefact, Checkpoint, Durable, Finished, Log, R
 NO_SESSION = UUID(int=0)
 """Stands in spooled frames; the session that is open when a frame is sent takes its place."""
 SPOOL_SIZE_MAX_BYTES = 512 << 20
+END_BYTES = 1 << 20
+"""Set aside on disk at an attempt's start, so that its end can be told when the disk is full."""
 _DURABLE = (Running, Log, Checkpoint, Artefact, Finished)
 
 
@@ -64,8 +67,10 @@ class Journal:
         self._dirty = False
         (folder / "blobs").mkdir(parents=True, exist_ok=True, mode=0o700)
         self._fd = os.open(folder / "frames.jsonl", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._aside = folder / "aside"
         if os.fstat(self._fd).st_size == 0:
             self._write({"attempt": str(attempt), "fence": fence})
+            self._set_aside()
         else:
             self._replay()
 
@@ -73,6 +78,8 @@ class Journal:
         """Store a frame. Returns: False if its key is stored already (nothing is written)."""
         if frame.key in self._where:
             return False
+        if isinstance(frame, Finished):
+            self._aside.unlink(missing_ok=True)
         self._write({"frame": frame.model_dump(mode="json")}, frame)
         return True
 
@@ -89,7 +96,8 @@ class Journal:
             frame = self.frame(key, self.attempt)
             if isinstance(frame, Checkpoint | Artefact):
                 self.drop_blob(frame.sha256)
-            self._write({"ack": key})
+            with contextlib.suppress(OSError):  # on a full disk it is forgotten by a restart: then it is sent again, which is harmless
+                self._write({"ack": key})
             del self._unacked[key]
             self._due.pop(key, None)
 
@@ -166,10 +174,21 @@ class Journal:
         line = _encode(record)
         offset = os.fstat(self._fd).st_size
         view = memoryview(line)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        try:
+            while view:
+                view = view[_append(self._fd, view) :]
+        except OSError:
+            os.ftruncate(self._fd, offset)  # what follows a torn line would be lost with it
+            raise
         self._dirty = True
         self._note(offset, len(line), frame)
+
+    def _set_aside(self) -> None:
+        fd = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, END_BYTES)
+        finally:
+            os.close(fd)
 
     def _note(self, offset: int, length: int, frame: Durable | None) -> None:
         self.size_bytes = offset + length
@@ -251,6 +270,10 @@ class Spool:
         """Let go of all files; they stay on disk."""
         for journal in self:
             journal.close()
+
+
+def _append(fd: int, data: memoryview) -> int:
+    return os.write(fd, data)
 
 
 def _encode(record: dict[str, Any]) -> bytes:

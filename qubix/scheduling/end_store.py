@@ -126,6 +126,16 @@ WHERE state = 'PENDING'
 """),
 )
 
+# The database's clock was set back: what lies in its future now was just now, and what was due in a minute still is.
+_SET_BACK: Final = (
+    sa.text("UPDATE nodes SET last_status_at = clock_timestamp() WHERE last_status_at > clock_timestamp()"),
+    sa.text(f"""
+UPDATE attempts SET renewed_at = least(renewed_at, clock_timestamp()), start_deadline_at = start_deadline_at + make_interval(secs => :gap_s)
+WHERE state IN {_LIVE}
+"""),  # noqa: S608
+    sa.text("UPDATE jobs SET wait_until = wait_until + make_interval(secs => :gap_s) WHERE state = 'PENDING'"),
+)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class IdleEnd:
@@ -236,17 +246,17 @@ class EndStore:
 
     async def beat(self, *, gap_max_s: float) -> float:
         """Note that the sweeper is alive. A pause longer than `gap_max_s` is added to every lease, deadline and heartbeat,
-        none of which then lasts longer than one that begins now.
+        none of which then lasts longer than one that begins now. A clock that was set back by more makes none of them longer.
 
-        Returns: the seconds that were added, 0 normally.
+        Returns: the seconds that were added, 0 normally, less than 0 for a clock that was set back.
         """
         gap = await self._connection.scalar(
             sa.text("""INSERT INTO sweeper_beats AS b (name, at) VALUES ('sweeper', clock_timestamp())
                        ON CONFLICT (name) DO UPDATE SET at = clock_timestamp(), gap_s = extract(epoch FROM clock_timestamp() - b.at)
                        RETURNING gap_s""")
         )
-        if not gap or gap <= gap_max_s:
+        if not gap or abs(gap) <= gap_max_s:
             return 0.0
-        for extend in _AWAY:
-            await self._connection.execute(extend, {"gap_s": float(gap)})
+        for change in _AWAY if gap > 0 else _SET_BACK:
+            await self._connection.execute(change, {"gap_s": float(gap)})
         return float(gap)

@@ -23,6 +23,7 @@ class Card:
     temperature: int | None = 61
     milliwatts: int | None = 311_500
     minor: int = 0
+    on_the_bus: bool = True
 
 
 class RecordedNvml:
@@ -54,6 +55,8 @@ class RecordedNvml:
         return handle.minor
 
     def nvmlDeviceGetMemoryInfo(self, handle: Card) -> Any:
+        if not handle.on_the_bus:
+            raise RecordedError("GPU is lost")
         return SimpleNamespace(total=handle.total, used=handle.used, free=handle.total - handle.used)
 
     def nvmlDeviceGetUtilizationRates(self, handle: Card) -> Any:

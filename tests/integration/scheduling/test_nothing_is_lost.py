@@ -217,3 +217,16 @@ async def test_results_that_never_come_are_not_waited_for_without_end(world: Wor
     ended = (await world.owner.execute(sa.text("SELECT state, fault, reason FROM attempts"))).one()
     assert tuple(ended) == ("LOST", "provider", "results_late")
     assert await problems(world.owner) == []
+
+
+async def test_a_database_clock_that_is_set_back_makes_no_lease_and_no_wait_longer(world: World) -> None:
+    _, attempt = await world.started()
+    waiting = await world.job(wait_s=600)
+    await world.owner.execute(sa.text("UPDATE sweeper_beats SET at = at + interval '1 hour'"))
+    await age(world.owner, -3600, nodes=True)
+    await world.control.step()
+    future = sa.text("SELECT count(*) FROM attempts a, nodes n WHERE greatest(a.renewed_at, n.last_status_at) > clock_timestamp()")
+    assert await world.owner.scalar(future) == 0
+    late = sa.text("SELECT count(*) FROM jobs WHERE id = :id AND wait_until > clock_timestamp() + interval '601 seconds'")
+    assert await world.owner.scalar(late, {"id": waiting.id}) == 0
+    assert await world.node.desired() == (attempt,), "nothing is lost by it either"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qubix.agent.devices import BadDeclaration, Declaration, DeclaredDevices, NodeMeter, NvmlDevices, model_name, parse_declaration
@@ -95,3 +97,17 @@ def test_a_node_sample_carries_the_nodes_clock_and_all_devices() -> None:
     assert sample.node_at == 12.5
     assert sample.ram_used_bytes > 0
     assert len(sample.devices) == 2
+
+
+def test_a_card_that_fell_off_the_bus_is_lost_and_one_that_does_not_know_its_power_is_not() -> None:
+    nvml = RecordedNvml(replace(RTX), replace(T4))
+    devices = NvmlDevices(nvml)
+    assert [devices.lost(uuid) for uuid in ("GPU-aaa", "GPU-bbb", "GPU-unknown")] == [False] * 3
+    nvml.cards[1].on_the_bus = False
+    assert [devices.lost(uuid) for uuid in ("GPU-aaa", "GPU-bbb")] == [False, True]
+    assert devices.samples()[1].memory_used_bytes is None
+
+
+def test_a_declared_device_has_no_driver_to_lose() -> None:
+    devices = DeclaredDevices(["RTX_4090:24GB"], "w1")
+    assert not devices.lost(devices.devices()[0].uuid)

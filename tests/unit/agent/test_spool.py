@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qubix.agent import spool
 from qubix.agent.attempts import finished_frame
 from qubix.agent.protocol import FRAME_SIZE_MAX_BYTES, Artefact, Checkpoint, Exit, Finished, Log, Running, Stream
 from qubix.agent.spool import Spool
@@ -198,3 +201,25 @@ def test_bytes_lie_beside_their_frames_until_dropped(tmp_path: Path, size: int) 
     journal.drop_blob("ab")
     journal.drop_blob("ab")
     assert not journal.blob("ab").exists()
+
+
+def test_on_a_full_disk_no_frame_is_torn_and_the_end_has_room_that_was_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Spool(tmp_path).open(ATTEMPT, 1)
+    journal.append(line(0, "a"))
+    aside = journal.folder / "aside"
+    assert aside.stat().st_blocks * 512 >= spool.END_BYTES
+
+    def full(fd: int, data: memoryview) -> int:
+        if aside.exists() and os.write(fd, data[: len(data) // 2]):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return os.write(fd, data)
+
+    monkeypatch.setattr(spool, "_append", full)
+    with pytest.raises(OSError, match="No space"):
+        journal.append(line(1, "b"))
+    journal.acknowledge(line(0, "a").key)
+    journal.append(finished())
+    again = Spool(tmp_path).get(ATTEMPT)
+    assert again is not None
+    assert again.unacknowledged() == [line(0, "a").key, finished().key], "what could not be noted as acknowledged is sent once more"
+    assert again.finished

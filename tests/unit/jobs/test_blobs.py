@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -103,6 +105,28 @@ async def test_fresh_bytes_survive_a_discard_and_old_ones_do_not(tmp_path: Path)
     os.utime(store.path(blob.sha256), (0, 0))
     assert store.discard(blob.sha256) is True
     assert files(tmp_path) == []
+
+
+async def test_a_disk_that_fills_up_while_bytes_stream_keeps_nothing_of_them_and_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = BlobStore(tmp_path)
+    real, pieces = blobs._append, 0
+
+    def full(*arguments: Any) -> None:
+        nonlocal pieces
+        pieces += 1
+        if pieces == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*arguments)
+
+    monkeypatch.setattr(blobs, "_append", full)
+    content = b"x" * (blobs.CHUNK_BYTES + 1)
+    with pytest.raises(Unavailable, match="No space left"):
+        await store.put(parts(content), size_max_bytes=len(content))
+    assert files(tmp_path) == []
+    blob = await store.put(parts(content), size_max_bytes=len(content))
+    assert await read(store, blob.sha256) == content
 
 
 async def test_old_files_are_found_by_folder_and_nothing_else_is(tmp_path: Path) -> None:
