@@ -109,6 +109,8 @@ def is_database_trouble(error: BaseException) -> bool:
         return False
     if isinstance(error, sqlalchemy.exc.DBAPIError):
         return error.connection_invalidated or _state(error) in _PASSING or isinstance(error, sqlalchemy.exc.InterfaceError)
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _PASSING:  # acts of money go straight to the driver
+        return True
     return isinstance(
         error,
         sqlalchemy.exc.TimeoutError | asyncpg.PostgresConnectionError | asyncpg.InterfaceError | ConnectionError | asyncio.TimeoutError,
