@@ -183,8 +183,10 @@ def database(folder: Path) -> Check:
         )
     if not os.access(folder / "secrets" / f"{OWNER}.password", os.R_OK):
         return Check("ledger", Verdict.NOTE, "the database's password is not readable for this user", "run as the user who started it")
+    from qubix.backup.restore import audit  # heavy: only where a database is asked
+
     try:
-        found = asyncio.run(_audit(EmbeddedServer(folder, Path(run.runtime_dir), port=run.ports["postgres"]).url()))
+        found = asyncio.run(audit(EmbeddedServer(folder, Path(run.runtime_dir), port=run.ports["postgres"]).url()))
     except Exception as error:  # any failure to audit is a finding, not a crash
         return Check("ledger", Verdict.FAIL, f"{type(error).__name__}: {error}", f"read the logs in {folder / 'log'}")
     if found:
@@ -297,15 +299,3 @@ async def _payouts(url: str) -> tuple[str | None, list[str]]:
     finally:
         await connection.close()
     return found, [row["subject"] for row in halts]
-
-
-async def _audit(url: str) -> list[str]:
-    from qubix.bootstrap import open_resources, scope
-    from qubix.settings import Settings
-
-    resources = open_resources(Settings(), url=url, pool_size=1)
-    try:
-        async with scope(resources) as s:
-            return [f"{found.rule} ({found.count}): {found.example}" for found in await s.ledger.audit()]
-    finally:
-        await resources.close()
