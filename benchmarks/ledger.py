@@ -31,8 +31,8 @@ from benchmarks._report import report
 from qubix.escrow.model import Line, Outcome
 from qubix.escrow.store import EscrowStore
 from qubix.kernel.ids import new_id
+from qubix.kernel.lanes import Lanes
 from qubix.kernel.money import Asset, Qu
-from qubix.ledger.lanes import Lanes
 from qubix.ledger.model import Code
 from qubix.ledger.store import LedgerStore
 from qubix.postgres import schema

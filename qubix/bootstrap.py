@@ -55,12 +55,13 @@ from qubix.postgres.engine import Listener, Wakes, dispose, make_engine, read_ur
 from qubix.postgres.outbox import Outbox
 from qubix.providers.service import ProvidersService
 from qubix.providers.store import ProvidersStore
+from qubix.scheduling.beats import BeatsService
 from qubix.scheduling.conclude import EndService
 from qubix.scheduling.frames import FramesService
 from qubix.scheduling.model import Rules
 from qubix.scheduling.placing import Pace, PlacingService
 from qubix.scheduling.sessions import SessionsService
-from qubix.scheduling.store import EndStore, FrameStore, PlacementStore
+from qubix.scheduling.store import BeatStore, EndStore, FrameStore, PlacementStore
 from qubix.settings import Settings
 from qubix.treasury.arrivals_store import ArrivalsStore
 from qubix.treasury.reading import ChainReader
@@ -325,10 +326,20 @@ class Scope:
         return SessionsService(
             FrameStore(self.connection),
             providers=self.providers,
-            capacity=self.capacity,
-            tell=self.outbox.add,
             wake=self.wake,
             lease_ttl_s=self.resources.rules.lease_ttl_s,
+        )
+
+    @cached_property
+    def beats(self) -> BeatsService:
+        return BeatsService(
+            BeatStore(self.connection),
+            desired=FrameStore(self.connection).desired,
+            providers=self.providers,
+            capacity=self.capacity,
+            clock=self.clock,
+            tell=self.outbox.add,
+            wake=self.wake,
         )
 
     @cached_property
@@ -336,9 +347,9 @@ class Scope:
         return FramesService(
             FrameStore(self.connection),
             sessions=self.sessions,
+            beats=self.beats,
             capacity=self.capacity,
             keep_blob=self.keep_blob,
-            providers=self.providers,
             clock=self.clock,
             tell=self.outbox.add,
             wake=self.wake,

@@ -1,7 +1,8 @@
 """The agents' endpoint: `POST /agent/v1/join` and `WS /agent/v1/session` (qubix/agent/protocol.py).
 
-Frames that arrived together are taken in one transaction, in their order; what they are answered, and what clients watch
-live, goes out after its commit. The database is the only judge: this socket holds no state that matters.
+Frames that arrived together are taken in one transaction, in their order; a beat that came alone and repeats the last one is
+taken with those of other agents (serve_app/agents_beats.py). What they are answered, and what clients watch live, goes out
+after the commit. The database is the only judge: this socket holds no state that matters.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeGuard
 from uuid import UUID
 
 from fastapi import APIRouter, Request, WebSocket
@@ -19,12 +20,15 @@ from starlette.websockets import WebSocketDisconnect
 
 from qubix.agent.protocol import (
     FRAME_SIZE_MAX_BYTES,
+    AliveAttempt,
     Challenge,
     Down,
     Hello,
     JoinAnswer,
     JoinRequest,
+    Metrics,
     Refused,
+    Status,
     Up,
     parse_up,
 )
@@ -33,6 +37,7 @@ from qubix.kernel.errors import Invalid, QubixError
 from qubix.kernel.failpoints import reach
 from qubix.kernel.tasks import end
 from qubix.observability import logger
+from qubix.scheduling.beats import Received
 from qubix.scheduling.sessions import Opened, SessionOver
 from serve_app.api.shapes import PROBLEMS
 from serve_app.calls import address_of
@@ -89,7 +94,7 @@ async def _greet(web: Web, socket: WebSocket) -> tuple[UUID, Opened]:
         hello = _parse(await socket.receive_text())
     if not isinstance(hello, Hello):
         raise Invalid("the first frame is hello", next_step="connect anew")
-    async with scope(web.resources) as s:
+    async with web.agent_turns, scope(web.resources) as s:
         opened = await s.sessions.open(hello, nonce)
     return hello.node, opened
 
@@ -106,6 +111,8 @@ class Session:
         self._frames: asyncio.Queue[Up] = asyncio.Queue(WAITING_MAX)
         self._desired_due = asyncio.Event()
         self._sent = opened.desired.generation
+        # Of an idle machine the first heartbeat tells nothing that hello did not; a thousand that come back together gain by it.
+        self._said: tuple[int, tuple[AliveAttempt, ...]] | None = None if opened.desired.attempts else (self._sent, ())
         self._sending = asyncio.Lock()
 
     def refresh(self) -> None:
@@ -142,32 +149,41 @@ class Session:
             batch = [await self._frames.get()]
             while len(batch) < BATCH_MAX and not self._frames.empty():
                 batch.append(self._frames.get_nowait())
-            await self._store(batch)
+            received = await self._web.beats.store(self._node, batch[0]) if self._is_routine(batch) else await self._store(batch)
+            reach("web.frames_stored")
+            self._web.hub.publish(received.live)
+            await self._send(received.answers)
+            reach("web.frames_answered")
 
-    async def _store(self, batch: Sequence[Up]) -> None:
+    def _is_routine(self, batch: Sequence[Up]) -> TypeGuard[Sequence[Status | Metrics]]:
+        """Whether it may wait for company: a lone measurement, or a lone heartbeat that says of attempts what the last one said."""
+        for frame in batch:
+            if isinstance(frame, Status):
+                before, self._said = self._said, (frame.generation, frame.alive)
+                if self._said != before:
+                    return False
+        return len(batch) == 1 and isinstance(batch[0], Status | Metrics)
+
+    async def _store(self, batch: Sequence[Up]) -> Received:
         for tries in range(1, TRIES_MAX + 1):
             try:
-                async with scope(self._web.resources) as s:
-                    received = await s.frames.receive_many(self._node, batch)
-                break
+                async with self._web.agent_turns, scope(self._web.resources) as s:
+                    return await s.frames.receive_many(self._node, batch)
             except Exception as error:
                 # The whole batch lost a race and left nothing behind, so it may be stored again.
                 if not is_passing_conflict(error) or tries == TRIES_MAX:
                     raise
                 await asyncio.sleep(0.02 * tries)
-        reach("web.frames_stored")
-        self._web.hub.publish(received.live)
-        await self._send(received.answers)
-        reach("web.frames_answered")
+        raise AssertionError("the last try returns or raises")
 
     async def _send_desired(self) -> None:
         while True:
             await self._desired_due.wait()
             self._desired_due.clear()
-            async with scope(self._web.resources) as s:
+            async with self._web.agent_turns, scope(self._web.resources) as s:
                 desired = await s.sessions.desired(self._node)
             if desired is None or desired.session != self._session:
-                raise SessionOver("another session speaks for this node", next_step="connect anew")
+                raise SessionOver
             if desired.generation > self._sent:
                 self._sent = desired.generation
                 await self._send([desired])
@@ -188,7 +204,7 @@ class Session:
     async def _note_end(self) -> None:
         log.info("agent disconnected", node=str(self._node))
         try:
-            async with scope(self._web.resources) as s:
+            async with self._web.agent_turns, scope(self._web.resources) as s:
                 await s.sessions.disconnected(self._node, self._session)
         except Exception as error:
             log.warning("cannot note a closed socket", node=str(self._node), error=type(error).__name__)

@@ -19,6 +19,7 @@ from qubix.live.store import PostgresReader
 from qubix.observability import logger
 from qubix.postgres import outbox
 from qubix.scheduling.model import WEB_BEAT_S
+from serve_app.agents_beats import BeatLane
 from serve_app.breaker import Breaker
 from serve_app.callers import KnownCallers
 from serve_app.gate import Gate
@@ -32,6 +33,8 @@ PAUSE_S: Final = 1.0
 HASHES_AT_ONCE: Final = 2
 """A password's hash takes 64 MiB and a core for tens of milliseconds; its request also holds a connection meanwhile."""
 HASHES_WAITING_MAX: Final = 200
+AGENT_TURNS_MAX: Final = 6
+"""Of the pool's connections (serve_app/deployment.py: 10, and 10 more for a moment)."""
 SESSIONS: Final = "sessions"
 """Wakes with a user's id: one of the user's sessions or keys ended."""
 log = logger("web")
@@ -49,6 +52,10 @@ class Web:
     origins: Origins
     measurements: Measurements
     agents: AgentSockets
+    beats: BeatLane
+    agent_turns: asyncio.Semaphore
+    """Transactions of agents at one time. A thousand agents that come back together would each hold a place in the pool's queue
+    until it gives up on them, and whoever came by HTTP would stand behind them all."""
     clients: ClientSockets
     callers: KnownCallers
     hashing: Gate
@@ -149,6 +156,8 @@ def make_web(resources: Resources) -> Web:
         origins=Origins(settings.public_url, settings.cors_origins),
         measurements=measurements,
         agents=AgentSockets(),
+        beats=BeatLane(resources),
+        agent_turns=asyncio.Semaphore(AGENT_TURNS_MAX),
         clients=ClientSockets(),
         callers=KnownCallers(resources.clock),
         hashing=Gate(at_once=HASHES_AT_ONCE, waiting_max=HASHES_WAITING_MAX),

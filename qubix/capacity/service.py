@@ -22,7 +22,7 @@ class Store(Protocol):
     async def uses(self, node_ids: Sequence[UUID] | None) -> list[DeviceUse]: ...
     async def held(self, holder_id: UUID) -> list[int]: ...
     async def quarantine(self, attempt_id: UUID) -> int: ...
-    async def release_quarantines(self, node_id: UUID, *, seen: int, alive: Sequence[UUID]) -> int: ...
+    async def release_quarantines(self, statuses: Sequence[tuple[UUID, int, Sequence[UUID]]]) -> int: ...
 
 
 class CapacityService:
@@ -78,9 +78,12 @@ class CapacityService:
         """Put the attempt's devices in quarantine; call it before the release and before the node's new generation."""
         return await self._store.quarantine(attempt_id)
 
-    async def release_quarantines(self, node_id: UUID, *, seen: int, alive: Sequence[UUID]) -> int:
-        """What a status clears: devices whose attempt it omits, at a generation newer than the quarantine."""
-        return await self._store.release_quarantines(node_id, seen=seen, alive=alive)
+    async def release_quarantines(self, statuses: Sequence[tuple[UUID, int, Sequence[UUID]]]) -> int:
+        """What statuses clear: devices whose attempt they omit, at a generation newer than the quarantine.
+
+        Args: statuses, (node, the generation that it has seen, its attempts alive). Returns: how many were ended.
+        """
+        return await self._store.release_quarantines(statuses)
 
     async def uses(self, node_ids: Sequence[UUID] | None = None) -> list[DeviceUse]:
         """Every device (of these nodes), with what holds it at this moment."""

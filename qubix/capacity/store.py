@@ -78,9 +78,11 @@ WHERE l.holder_id = :attempt
 ON CONFLICT (device_id) DO UPDATE SET attempt_id = excluded.attempt_id, generation = excluded.generation, since = clock_timestamp()
 """)
 
+# Only what a node says of its own attempts counts for its own devices.
 _RELEASE_QUARANTINE: Final = sa.text("""
-DELETE FROM device_quarantines q USING devices d
-WHERE d.id = q.device_id AND d.node_id = :node AND q.generation < :seen AND q.attempt_id <> ALL(cast(:alive AS uuid[]))
+DELETE FROM device_quarantines q USING devices d, unnest(cast(:nodes AS uuid[]), cast(:seen AS bigint[])) AS s (node, generation)
+WHERE d.id = q.device_id AND d.node_id = s.node AND q.generation < s.generation
+  AND NOT EXISTS (SELECT FROM unnest(cast(:alive_on AS uuid[]), cast(:alive AS uuid[])) AS a (node, id) WHERE a.node = s.node AND a.id = q.attempt_id)
 """)
 
 
@@ -166,7 +168,13 @@ class CapacityStore:
         """Quarantine the devices that the attempt holds, at their node's present generation. Returns how many."""
         return (await self._connection.execute(_QUARANTINE, {"attempt": attempt_id})).rowcount
 
-    async def release_quarantines(self, node_id: UUID, *, seen: int, alive: Sequence[UUID]) -> int:
-        """End the node's quarantines that a status of generation `seen` with these attempts alive clears."""
-        rows = await self._connection.execute(_RELEASE_QUARANTINE, {"node": node_id, "seen": seen, "alive": list(alive)})
-        return rows.rowcount
+    async def release_quarantines(self, statuses: Sequence[tuple[UUID, int, Sequence[UUID]]]) -> int:
+        """End the quarantines that statuses (node, generation seen, attempts alive) clear. Returns how many."""
+        alive = [(node, attempt) for node, _, attempts in statuses for attempt in attempts]
+        values = {
+            "nodes": [node for node, _, _ in statuses],
+            "seen": [seen for _, seen, _ in statuses],
+            "alive_on": [node for node, _ in alive],
+            "alive": [attempt for _, attempt in alive],
+        }
+        return (await self._connection.execute(_RELEASE_QUARANTINE, values)).rowcount

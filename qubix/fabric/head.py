@@ -18,11 +18,16 @@ from pathlib import Path
 from qubix.fabric.ingress import ingress_environment
 from qubix.fabric.process import RayProcess, RayStartFailed, free_ports, ray_environment, temporary_folder, write_token
 from qubix.kernel.errors import Unavailable
+from qubix.kernel.open_files import raise_limit
 
 FOLDER_LENGTH_MAX = 27
 HEAD_RESOURCE = "qubix_head"
 """Only head machines have it; Serve's replicas and the hub ask for a thousandth of it each, and so stay off provider nodes."""
 START_TIMEOUT_S = 60.0
+CONNECTIONS_MAX = 50_000
+"""Open connections of the ingress, WebSockets among them, where the limit of open files carries so many."""
+_FILES_PER_CONNECTION = 2.5
+_FILES_BESIDE = 200
 _FEATURES = {
     # A SIGKILLed raylet is dead to the cluster after 3 missed checks; the defaults take 14 s.
     "RAY_health_check_initial_delay_ms": "1000",
@@ -119,6 +124,7 @@ def launch_head(
     Serve's replicas (paths only: every task can read it); host, the address that other nodes reach this machine by; again, where a head
     that has ended was: the new one takes its ports and its token, so whoever knew that one finds this one. It knows nobody, though:
     the state of a head is nowhere but in its memory.
+    The soft limit of open files of this process is raised for it: the ingress and the replicas inherit it, a socket is a file there.
     Raises: ValueError for a folder too long.
     """
     if len(str(folder)) > FOLDER_LENGTH_MAX:
@@ -137,7 +143,7 @@ def launch_head(
     proxy = folder / "p"
     proxy.mkdir(mode=0o700, exist_ok=True)
     own = {"TMPDIR": str(temporary_folder(folder))}
-    ingress = {**_proxy_environment(proxy, *proxy_ports), **ingress_environment(proxy)}
+    ingress = {**_proxy_environment(proxy, *proxy_ports, connections=connections_max(raise_limit())), **ingress_environment(proxy)}
     environment = ray_environment(token_path, {**_FEATURES, **own, **ingress, **extra_environment})
     where = HeadAddress(
         f"{host}:{gcs}", f"http://127.0.0.1:{dashboard}", str(token_path), str(folder / "r"), gcs, dashboard, client, *proxy_ports[:3]
@@ -177,9 +183,21 @@ def read_head(folder: Path) -> HeadAddress:
     return HeadAddress(**json.loads((folder / "head.json").read_text()))
 
 
-def _proxy_environment(folder: Path, stats_port: int, metrics_port: int, fallback_port: int, fallback_grpc_port: int) -> dict[str, str]:
+def connections_max(files: int) -> int:
+    """How many connections the ingress may have open where each process may have `files` open files.
+
+    HAProxy counts two sockets and half a pipe for each; it does not start where its limit of files is lower than that (Ray's
+    default of 4096 needs 10 276), and a connection past its maximum waits in the kernel, unanswered.
+    """
+    return max(1, min(CONNECTIONS_MAX, int((files - _FILES_BESIDE) / _FILES_PER_CONNECTION)))
+
+
+def _proxy_environment(
+    folder: Path, stats_port: int, metrics_port: int, fallback_port: int, fallback_grpc_port: int, *, connections: int
+) -> dict[str, str]:
     """Keep HAProxy's files and ports, and those of Serve's own proxy behind it, apart from every other platform's on the machine."""
     return {
+        "RAY_SERVE_HAPROXY_MAXCONN": str(connections),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import platform
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
@@ -37,6 +38,22 @@ class Listings(Protocol):
     """Keeps the offers of a node (qubix.market.listings.Listings); called in the same transaction."""
 
     async def list_node(self, node_id: UUID, price_per_hour: int) -> None: ...
+
+
+@dataclasses.dataclass(slots=True)
+class Measured:
+    """What a node's sample told. Args: devices, the UUIDs of those that are there; heat, the worst; moved, whether that changed what the node should run."""
+
+    devices: set[str] = dataclasses.field(default_factory=set)
+    heat: Heat = Heat.NORMAL
+    moved: bool = False
+
+    def add(self, uuid: str, heat: Heat, *, present: bool, moved: bool) -> None:
+        """One device of the sample."""
+        if present:
+            self.devices.add(uuid)
+        self.heat = max(self.heat, heat, key=list(Heat).index)
+        self.moved |= moved
 
 
 class ProvidersService:
@@ -247,25 +264,30 @@ class ProvidersService:
         self._wake("jobs", "")
 
     async def record_sample(self, node_id: UUID, sample: NodeSample) -> Heat:
-        """Store a measurement; the node's metrics are fresh from now on.
+        """Store a node's measurement; its metrics are fresh from now on. Returns: the worst heat among the devices of the sample."""
+        await self._store.note_measured(node_id)
+        return (await self.record_samples({node_id: sample}))[node_id].heat
+
+    async def record_samples(self, samples: Mapping[UUID, NodeSample]) -> dict[UUID, Measured]:
+        """Store what nodes measured; whoever calls notes on their rows that their metrics are fresh.
 
         Overheating devices get no new work; from OVER_LIMIT on their attempts are no longer desired there (they checkpoint and
-        move); a critical one drains its node. Returns: the worst heat among the devices of the sample.
+        move); a critical one drains its node.
         """
-        worst = Heat.NORMAL
-        order = list(Heat)
-        for row in await self._store.add_sample(node_id, sample):
+        found = {node_id: Measured() for node_id in samples}
+        for row in await self._store.add_samples(samples):
             before = Heat(row.heat)
             now = model.heat(row.temperature_c, before=before)
-            worst = max(worst, now, key=order.index)
+            moved = (now in model.MOVING) is not (before in model.MOVING)
             if now is not before:
                 await self._store.set_heat(row.id, now.value, overheating=now is not Heat.NORMAL)
-                if (now in model.MOVING) is not (before in model.MOVING):
-                    await self._store.bump_generation(node_id)
-                    self._wake("nodes", str(node_id))
-        if worst is Heat.CRITICAL:
-            await self._store.set_node(node_id, draining=True)
-        return worst
+            if moved:
+                await self._store.bump_generation(row.node_id)
+                self._wake("nodes", str(row.node_id))
+            if now is Heat.CRITICAL:
+                await self._store.set_node(row.node_id, draining=True)
+            found[row.node_id].add(row.uuid, now, present=row.present, moved=moved)
+        return found
 
     async def mark_offline(self) -> list[NodeId]:
         """Nodes that missed three heartbeats become offline, and their watchers are told. One sweep step."""

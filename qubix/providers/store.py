@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -60,16 +60,15 @@ extract(epoch FROM clock_timestamp() - n.metrics_at)::float8 AS metrics_age_s"""
 _SAMPLE_NODE: Final = sa.text("UPDATE nodes SET metrics_at = clock_timestamp() WHERE id = :id AND state <> 'left'")
 _SAMPLE_DEVICES: Final = sa.text("""
 WITH fresh AS (
-    SELECT d.id, s.* FROM jsonb_to_recordset(cast(:samples AS jsonb))
-        AS s(uuid text, utilisation_pct real, memory_used_bytes bigint, temperature_c real, power_w real)
-    JOIN devices d ON d.node_id = :node AND d.uuid = s.uuid),
+    SELECT d.id, s.* FROM jsonb_to_recordset(cast(:samples AS jsonb)) AS s(node_id uuid, node_at float8, cpu_pct real, ram_used_bytes bigint,
+        uuid text, utilisation_pct real, memory_used_bytes bigint, temperature_c real, power_w real)
+    JOIN devices d ON d.node_id = s.node_id AND d.uuid = s.uuid),
 kept AS (
     INSERT INTO device_metrics (device_id, at, node_at, utilisation_pct, memory_used_bytes, temperature_c, power_w, cpu_pct, ram_used_bytes)
-    SELECT id, clock_timestamp(), to_timestamp(:node_at), utilisation_pct, memory_used_bytes, temperature_c, power_w, :cpu_pct, :ram_used FROM fresh)
+    SELECT id, clock_timestamp(), to_timestamp(node_at), utilisation_pct, memory_used_bytes, temperature_c, power_w, cpu_pct, ram_used_bytes FROM fresh)
 UPDATE devices d SET sampled_at = clock_timestamp(), sample = jsonb_build_object('utilisation_pct', f.utilisation_pct, 'memory_used_bytes',
-    f.memory_used_bytes, 'temperature_c', f.temperature_c, 'power_w', f.power_w, 'cpu_pct', cast(:cpu_pct AS real), 'ram_used_bytes', cast(:ram_used AS bigint),
-    'node_at', cast(:node_at AS float8))
-FROM fresh f WHERE d.id = f.id RETURNING d.id, d.heat, f.temperature_c
+    f.memory_used_bytes, 'temperature_c', f.temperature_c, 'power_w', f.power_w, 'cpu_pct', f.cpu_pct, 'ram_used_bytes', f.ram_used_bytes, 'node_at', f.node_at)
+FROM fresh f WHERE d.id = f.id RETURNING d.node_id, d.id, d.uuid, d.heat, f.temperature_c, d.gone_at IS NULL AS present
 """)
 # Rows in lock order; the state is judged again under the lock, so a status that arrives meanwhile wins.
 _OFFLINE: Final = sa.text("""
@@ -263,17 +262,24 @@ class ProvidersStore:
 
     # -- samples --
 
-    async def add_sample(self, node_id: UUID, sample: NodeSample) -> list[sa.Row[Any]]:
-        """Store one sample; returns (id, heat, temperature_c) of the devices in it."""
+    async def note_measured(self, node_id: UUID) -> None:
+        """The node's metrics are fresh."""
         await self._connection.execute(_SAMPLE_NODE, {"id": node_id})
-        return await self._rows(
-            _SAMPLE_DEVICES,
-            node=node_id,
-            samples=json.dumps([device.model_dump(mode="json") for device in sample.devices]),
-            node_at=sample.node_at,
-            cpu_pct=sample.cpu_pct,
-            ram_used=sample.ram_used_bytes,
-        )
+
+    async def add_samples(self, samples: Mapping[UUID, NodeSample]) -> list[sa.Row[Any]]:
+        """Store one sample per node; returns (node_id, id, uuid, heat, temperature_c, present) of the devices in them."""
+        rows = [
+            {
+                "node_id": str(node),
+                "node_at": sample.node_at,
+                "cpu_pct": sample.cpu_pct,
+                "ram_used_bytes": sample.ram_used_bytes,
+                **device.model_dump(),
+            }
+            for node, sample in samples.items()
+            for device in sample.devices
+        ]
+        return await self._rows(_SAMPLE_DEVICES, samples=json.dumps(rows)) if rows else []
 
     async def set_heat(self, device_id: int, heat: str, *, overheating: bool) -> None:
         """Note what a device's temperature asks for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from qubix.agent.protocol import AliveAttempt, Artefact, AttemptSpec, Checkpoint, Desired, DesiredAttempt, Finished, Limits, Log
+from qubix.agent.protocol import Artefact, AttemptSpec, Checkpoint, Desired, DesiredAttempt, Finished, Limits, Log
 from qubix.agent.protocol import InputFile as WireInput
 from qubix.agent.protocol import Restore as WireRestore
 from qubix.jobs.model import AttemptState, JobState
@@ -25,22 +26,10 @@ UPDATE nodes SET session = :session, session_seq = 0, session_token_hash = :toke
     last_status_at = clock_timestamp() WHERE id = :node RETURNING generation
 """)
 
-_STATUS: Final = sa.text("""
-UPDATE nodes SET session_seq = :seq, generation_seen = greatest(generation_seen, :seen), last_status_at = clock_timestamp(), socket_open = true,
-    state = CASE WHEN state IN ('registering', 'offline') THEN 'online' ELSE state END
-WHERE id = :node
-""")
-
-# A status renews exactly the attempts that it names with their fences, while they live. Its node's row is locked already.
-_RENEW: Final = sa.text(f"""
-UPDATE attempts a SET renewed_at = clock_timestamp() FROM unnest(cast(:ids AS uuid[]), cast(:fences AS bigint[])) AS s (id, fence)
-WHERE a.id = s.id AND a.fence = s.fence AND a.node_id = :node AND a.state IN {_LIVE} RETURNING a.id
-""")  # noqa: S608  (a constant)
-
 # One statement, so generation and attempts are of one moment. What was cancelled, has reported its end, or runs on a device
 # that is too hot, is not desired.
 _DESIRED: Final = sa.text(f"""
-SELECT n.session, n.generation, a.id, a.fence, a.device_uuids, a.limit_ms, j.kind, j.params, j.needs, j.limits, j.progress, c.n, c.sha256, c.size,
+SELECT n.id AS node_id, n.session, n.generation, a.id, a.fence, a.device_uuids, a.limit_ms, j.kind, j.params, j.needs, j.limits, j.progress, c.n, c.sha256, c.size,
        (SELECT coalesce(jsonb_agg(jsonb_build_object('name', i.name, 'sha256', i.sha256, 'size', i.size) ORDER BY i.name), '[]')
         FROM job_inputs i WHERE i.job_id = j.id) AS inputs
 FROM nodes n
@@ -48,8 +37,8 @@ LEFT JOIN (attempts a JOIN jobs j ON j.id = a.job_id)
   ON a.node_id = n.id AND a.state IN {_LIVE} AND a.reported_at IS NULL AND j.cancel_requested_at IS NULL AND a.fence = j.fence
   AND NOT EXISTS (SELECT FROM devices d WHERE d.node_id = a.node_id AND d.uuid = ANY (a.device_uuids) AND d.heat IN ('over_limit', 'critical'))
 LEFT JOIN checkpoints c ON c.attempt_id = a.restore_attempt_id AND c.n = a.resumed_from
-WHERE n.id = :node ORDER BY a.id
-""")  # noqa: S608
+WHERE n.id = ANY (:nodes) AND n.session IS NOT NULL ORDER BY n.id, a.id
+""").bindparams(sa.bindparam("nodes", type_=_UUIDS))  # noqa: S608
 
 # The job's row is locked before the attempt's; a frame of an old session finds nothing.
 _SEEN: Final = """
@@ -95,15 +84,6 @@ class NodeRow:
     generation: int
     provider_id: UUID
     name: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class NodeTopics:
-    """Who hears of a node's devices. Args: devices, the UUIDs that are the node's; jobs, by device UUID."""
-
-    provider_id: UUID
-    devices: frozenset[str]
-    jobs: dict[str, list[UUID]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -174,43 +154,18 @@ class FrameStore:
         ).one_or_none()
         return None if row is None else (row.id, row.session)
 
-    async def note_status(self, node_id: UUID, *, seq: int, seen: int) -> None:
-        """The node is alive and has seen this generation."""
-        await self._connection.execute(_STATUS, {"node": node_id, "seq": seq, "seen": seen})
-
-    async def renew(self, node_id: UUID, alive: Sequence[AliveAttempt]) -> set[UUID]:
-        """Renew the leases of these attempts; returns those that live."""
-        values = {"node": node_id, "ids": [a.id for a in alive], "fences": [a.fence for a in alive]}
-        return {row.id for row in await self._connection.execute(_RENEW, values)}
-
-    async def desired(self, node_id: UUID) -> Desired | None:
-        """The node's desired state; None while it has no session."""
-        rows = (await self._connection.execute(_DESIRED, {"node": node_id})).all()
-        if not rows or rows[0].session is None:
-            return None
-        attempts = tuple(_desired_attempt(row) for row in rows if row.id is not None)
-        return Desired(session=rows[0].session, generation=rows[0].generation, attempts=attempts)
+    async def desired(self, nodes: Sequence[UUID]) -> dict[UUID, Desired]:
+        """The desired state of those of the nodes that have a session."""
+        rows = (await self._connection.execute(_DESIRED, {"nodes": list(nodes)})).all()
+        return {
+            node: Desired(session=of_node[0].session, generation=of_node[0].generation, attempts=_desired_attempts(of_node))
+            for node, of_node in ((key, list(group)) for key, group in itertools.groupby(rows, key=lambda row: row.node_id))
+        }
 
     async def session(self, node_id: UUID) -> UUID | None:
         """The session that speaks for the node."""
         found: UUID | None = await self._connection.scalar(sa.text("SELECT session FROM nodes WHERE id = :id"), {"id": node_id})
         return found
-
-    async def node_topics(self, node_id: UUID) -> NodeTopics:
-        """Who is told of the node's measurements: its provider, and per device the jobs that run on it."""
-        rows = (
-            await self._connection.execute(
-                sa.text(f"""SELECT n.provider_id, a.job_id, a.device_uuids,
-                                   ARRAY(SELECT d.uuid FROM devices d WHERE d.node_id = n.id AND d.gone_at IS NULL) AS devices FROM nodes n
-                            LEFT JOIN attempts a ON a.node_id = n.id AND a.state IN {_LIVE} WHERE n.id = :id"""),  # noqa: S608
-                {"id": node_id},
-            )
-        ).all()
-        jobs: dict[str, list[UUID]] = {}
-        for row in rows:
-            for device in row.device_uuids or ():
-                jobs.setdefault(device, []).append(row.job_id)
-        return NodeTopics(rows[0].provider_id, frozenset(rows[0].devices), jobs) if rows else NodeTopics(node_id, frozenset(), jobs)
 
     # -- frames --
 
@@ -381,6 +336,10 @@ class FrameStore:
             )
         ).one_or_none()
         return None if row is None else WireRestore(number=row.n, sha256=row.sha256, size=row.size)
+
+
+def _desired_attempts(rows: Sequence[sa.Row[Any]]) -> tuple[DesiredAttempt, ...]:
+    return tuple(_desired_attempt(row) for row in rows if row.id is not None)
 
 
 def _desired_attempt(row: sa.Row[Any]) -> DesiredAttempt:

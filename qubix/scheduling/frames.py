@@ -5,7 +5,6 @@ Each answer is sent after the transaction has committed; durable frames are ackn
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -25,7 +24,6 @@ from qubix.agent.protocol import (
     Log,
     Metrics,
     Missing,
-    NodeSample,
     Progress,
     Restore,
     Running,
@@ -40,6 +38,7 @@ from qubix.kernel.clock import Clock
 from qubix.kernel.errors import Conflict, Invalid, NotFound, TooLarge
 from qubix.kernel.events import Event, EventType
 from qubix.live.hub import Volatile
+from qubix.scheduling.beats import BeatsService, Received
 from qubix.scheduling.model import AGENT_LOG_BYTES_MAX, INPUT_BYTES_PER_S, Rules
 from qubix.scheduling.placing import LEASE_SLACK_S
 from qubix.scheduling.sessions import SessionOver
@@ -47,7 +46,6 @@ from qubix.scheduling.sessions import SessionOver
 if TYPE_CHECKING:
     from qubix.capacity.service import CapacityService
     from qubix.jobs.blobs import Blob
-    from qubix.providers.service import ProvidersService
     from qubix.scheduling.frame_store import FrameStore, Spoken
     from qubix.scheduling.sessions import SessionsService
 
@@ -63,18 +61,10 @@ class StaleAttempt(Conflict):
     code = "stale_attempt"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Received:
-    """What to do after the commit: frames for the agent, volatile messages for the live hub."""
-
-    answers: tuple[Down, ...] = ()
-    live: tuple[Volatile, ...] = ()
-
-
 class FramesService:
     """Takes frames, and says who may send or fetch which bytes.
 
-    Args: store, capacity and providers over the transaction's connection; sessions; keep_blob, notes stored bytes so that a
+    Args: store and capacity over the transaction's connection; sessions; beats; keep_blob, notes stored bytes so that a
         reference to them is safe; clock, stamps volatile messages; tell, adds an event; wake, after the commit.
     """
 
@@ -83,9 +73,9 @@ class FramesService:
         store: FrameStore,
         *,
         sessions: SessionsService,
+        beats: BeatsService,
         capacity: CapacityService,
         keep_blob: Callable[[Blob], Awaitable[object]],
-        providers: ProvidersService,
         clock: Clock,
         tell: Callable[[Event], None],
         wake: Callable[[str, str], None],
@@ -93,9 +83,9 @@ class FramesService:
     ) -> None:
         self._store = store
         self._sessions = sessions
+        self._beats = beats
         self._capacity = capacity
         self._keep_blob = keep_blob
-        self._providers = providers
         self._clock = clock
         self._tell = tell
         self._wake = wake
@@ -127,14 +117,12 @@ class FramesService:
 
     async def _one(self, node_id: UUID, frame: Up, answers: list[Down], live: list[Volatile]) -> None:
         match frame:
-            case Status():
-                answers += await self._sessions.status(node_id, frame)
-                if frame.sample is not None:
-                    live += await self._samples(node_id, frame.sample)
-            case Metrics():
-                await self._current(node_id, frame.session)
-                await self._providers.record_sample(node_id, frame.sample)
-                live += await self._samples(node_id, frame.sample)
+            case Status() | Metrics():
+                (taken,) = await self._beats.take([(node_id, frame)])
+                if taken is None:
+                    raise SessionOver
+                answers += taken.answers
+                live += taken.live
             case Accept() | Decline() | Progress() | Running() | Checkpoint() | Artefact() | Finished():
                 answers += await self._named(node_id, frame, live)
             case _:
@@ -279,29 +267,9 @@ class FramesService:
         if stored:
             await self._store.add_logs(stored)
 
-    async def _samples(self, node_id: UUID, sample: NodeSample) -> list[Volatile]:
-        node = await self._store.node_topics(node_id)
-        return [
-            Volatile(
-                type=EventType.GPU_METRICS_UPDATE,
-                topics=(f"provider:{node.provider_id}", *(f"job:{job}" for job in node.jobs.get(device.uuid, ()))),
-                subject=f"device:{device.uuid}",
-                payload={
-                    "node_id": str(node_id),
-                    "node_at": sample.node_at,
-                    "cpu_pct": sample.cpu_pct,
-                    "ram_used_bytes": sample.ram_used_bytes,
-                    **device.model_dump(),
-                },
-                at=self._clock.now().timestamp(),
-            )
-            for device in sample.devices
-            if device.uuid in node.devices
-        ]
-
     async def _current(self, node_id: UUID, session: UUID) -> None:
         if await self._store.session(node_id) != session:
-            raise SessionOver("another session speaks for this node", next_step="connect anew")
+            raise SessionOver
 
     def _volatile(self, kind: EventType, spoken: Spoken, subject: str, members: dict[str, Any]) -> Volatile:
         return Volatile(kind, (f"job:{spoken.job_id}",), subject, {"job_id": str(spoken.job_id), **members}, self._clock.now().timestamp())

@@ -1,10 +1,11 @@
-"""Tables of scheduling, and the gathering point of its SQL (placement_store, frame_store, end_store)."""
+"""Tables of scheduling, and the gathering point of its SQL (placement_store, frame_store, beat_store, end_store)."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
 from qubix.postgres.metadata import declare_sql, metadata
+from qubix.scheduling.beat_store import Beat, BeatStore
 from qubix.scheduling.end_store import EndStore
 from qubix.scheduling.frame_store import FrameStore
 from qubix.scheduling.placement_store import PlacementStore
@@ -20,4 +21,4 @@ sweeper_beats = sa.Table(
 )
 declare_sql(__file__, "scheduling.sql", order=80)
 
-__all__ = ["EndStore", "FrameStore", "PlacementStore", "sweeper_beats"]
+__all__ = ["Beat", "BeatStore", "EndStore", "FrameStore", "PlacementStore", "sweeper_beats"]

@@ -99,3 +99,18 @@ async def test_a_figure_that_no_browser_reads_ends_the_session(served: World, fi
         node_at = json.loads(text)["sample"]["node_at"]
         await node.socket.send(text.replace(f'"node_at":{node_at}', f'"node_at":{figure}'))
         assert (await node.hear(Refused)).code == "invalid"
+
+
+async def test_a_beat_that_cannot_be_stored_ends_its_own_session_and_no_other(served: World) -> None:
+    owner = await served.person("owner")
+    good, broken = await machine(served, owner), await machine(served, owner)
+    async with good.connected(), broken.connected():
+        await good.beat()
+        await good.hear(Desired)
+        await broken.say(Metrics(session=broken.session, sample=sample(["GPU-\0"])))
+        await good.beat()  # it says nothing new, so it travels with the other's
+        await good.hear(Desired)
+        with pytest.raises(ConnectionClosed):
+            await broken.hear(Desired)
+        await good.beat()
+        await good.hear(Desired)

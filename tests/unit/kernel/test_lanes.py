@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from qubix.ledger.lanes import LaneFull, Lanes
+from qubix.kernel.lanes import LaneFull, Lanes
 
 
 class Ledger:
@@ -87,6 +87,25 @@ async def test_a_full_lane_says_so() -> None:
     with pytest.raises(LaneFull):
         await lanes.submit(3)
     assert await asyncio.gather(*waiting) == [0, 10]
+
+
+async def test_a_lane_that_lingers_takes_those_who_come_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, lingering = Ledger(), asyncio.Event()
+    sleep = asyncio.sleep
+
+    async def linger(seconds: float) -> None:
+        await (lingering.wait() if seconds else sleep(0))
+
+    monkeypatch.setattr("qubix.kernel.lanes.asyncio.sleep", linger)
+    lanes = Lanes(ledger.write, linger_s=60.0)
+    first = asyncio.create_task(lanes.submit(1))
+    await sleep(0)
+    second = asyncio.create_task(lanes.submit(2))
+    await sleep(0)
+    assert ledger.batches == []
+    lingering.set()
+    assert await asyncio.gather(first, second) == [10, 20]
+    assert ledger.batches == [[1, 2]]
 
 
 def test_three_lanes_are_refused() -> None:

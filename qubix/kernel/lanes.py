@@ -1,7 +1,9 @@
 """Writer lanes: many callers, few transactions. A lane takes whatever queued while its last transaction committed.
 
-No timer: under load the commit itself gathers the next batch, and a lone caller waits for nobody. The write of a lane is
-one transaction of a set-based act (`deposit`, `mature`), which answers one code per item.
+Without a timer the commit itself gathers the next batch, and a lone caller waits for nobody: right where the database is the
+bottleneck (money acts). `linger_s` is for the opposite case, many small writes that nobody waits for (heartbeats): there a
+transaction of one item each would cost more processor time than the items. The write of a lane is one transaction of a
+set-based act (`deposit`, `mature`, a round of heartbeats), which answers once per item.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class Lanes(Generic[Item, Answer]):
     """One or two writers over one queue.
 
     Args: write, commits a batch in one transaction and returns one answer per item, in order; lanes, how many write at
-        once (1 keeps a hot account, like `fee`, to one writer); batch_max, items per transaction; queue_max, items waiting.
+        once (1 keeps a hot account, like `fee`, to one writer); batch_max, items per transaction; queue_max, items waiting;
+        linger_s, how long a batch that is not full waits for company.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Lanes(Generic[Item, Answer]):
         lanes: int = 1,
         batch_max: int = BATCH_MAX,
         queue_max: int = QUEUE_MAX,
+        linger_s: float = 0.0,
     ) -> None:
         if lanes not in (1, 2):
             raise ValueError("one or two lanes: more only wait for one another's locks")
@@ -47,6 +51,7 @@ class Lanes(Generic[Item, Answer]):
         self._lanes = lanes
         self._batch_max = batch_max
         self._queue_max = queue_max
+        self._linger_s = linger_s
         self._queue: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._writers: set[asyncio.Task[None]] = set()
 
@@ -60,7 +65,7 @@ class Lanes(Generic[Item, Answer]):
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._queue.append((item, future))
         if len(self._writers) < self._lanes:
-            self._writers.add(asyncio.create_task(self._run(), name="ledger lane"))
+            self._writers.add(asyncio.create_task(self._run(), name="lane"))
         return await future
 
     async def close(self) -> None:
@@ -69,11 +74,13 @@ class Lanes(Generic[Item, Answer]):
             await asyncio.gather(*self._writers)
 
     async def _run(self) -> None:
-        await asyncio.sleep(0)  # callers that are ready now join the first batch
         try:
+            await asyncio.sleep(self._linger_s)  # with 0 too, callers that are ready now join the first batch
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(self._batch_max, len(self._queue)))]
                 await self._write_batch(batch)
+                if self._linger_s and 0 < len(self._queue) < self._batch_max:
+                    await asyncio.sleep(self._linger_s)
         finally:  # before anybody else runs: whoever submits next must see that a writer is missing
             self._writers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
