@@ -69,9 +69,8 @@ class Machine:
     async def connect(self, port: int) -> None:
         """Open a session. Raises: ConnectionError."""
         request = upgrade(f"127.0.0.1:{port}", "/agent/v1/session")
-        _, self._socket = await asyncio.get_running_loop().create_connection(
-            lambda: Socket(request, self._hear, self._closed), "127.0.0.1", port
-        )
+        self._socket = Socket(request, self._hear, self._closed)  # known before its first frame comes
+        await asyncio.get_running_loop().create_connection(lambda: self._socket, "127.0.0.1", port)
         await self._socket.open
         await self.welcomed
 

@@ -106,15 +106,19 @@ class Client:
 
     async def run(self) -> None:
         """Serve until either side ends it."""
-        loops = [self._read(), self._write(), self._beat(), self._check()]
+        loops = [self._read(), self._write()]
+        if self._principal is not None:
+            loops.append(self._check(self._principal))
         tasks = [asyncio.create_task(loop) for loop in loops]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await self._say_goodbye(next(iter(done)).exception())
         finally:
             await end(tasks)
-            self._web.feed.unsubscribe(self._outlet)
-            self._web.hub.detach(self._outlet)
+            for topic in self._topics:
+                self._web.feed.unsubscribe(self._outlet, topic)
+                self._web.hub.detach(self._outlet, topic.name)
+            self._web.feed.forget(self._outlet)
 
     async def _say_goodbye(self, error: BaseException | None) -> None:
         if isinstance(error, _Close):
@@ -144,25 +148,26 @@ class Client:
                 self._say({"t": "pong"})
 
     async def _write(self) -> None:
+        now = asyncio.get_running_loop().time
+        beat_at = now() + BEAT_S
         while True:
-            for text in await self._outlet.take():
+            if now() >= beat_at:
+                beat_at = now() + BEAT_S
+                self._received = 0
+                self._say({"t": "beat", "position": self._web.feed.position})
+            texts: list[str] = []
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(beat_at):
+                    texts = await self._outlet.take()
+            for text in texts:
                 async with asyncio.timeout(SEND_TIMEOUT_S):
                     await self._socket.send_text(text)
             if self._outlet.overflowed:
                 raise _Close(TOO_SLOW, "too slow: reconnect and resume")
 
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT_S)
-            self._received = 0
-            self._say({"t": "beat", "position": self._web.feed.position})
-
-    async def _check(self) -> None:
+    async def _check(self, principal: Principal) -> None:
         """Whether the credential still holds: at every logout of this user, and now and then (it may simply expire)."""
-        if self._principal is None:
-            await asyncio.Event().wait()
-            return
-        user = self._principal.user_id
+        user = principal.user_id
         due = self._web.clients.add(user)
         try:
             while True:
@@ -205,13 +210,17 @@ class Client:
     async def _allowed(self, names: list[str]) -> list[Topic]:
         caller = self._principal.user_id if self._principal else None
         allowed: list[Topic] = []
-        async with scope(self._web.resources) as s:
+        async with contextlib.AsyncExitStack() as stack:
+            s: Scope | None = None
             for name in names:
                 try:
                     topic = parse(name, caller)
                     if len(self._topics) + len(allowed) >= TOPICS_MAX:
                         raise _Close(TOO_OFTEN, f"at most {TOPICS_MAX} topics a connection")
-                    await check_access(s, topic, self._principal)
+                    if topic.subject is not None and self._principal is not None:  # of the marketplace there is nothing to ask
+                        if s is None:
+                            s = await stack.enter_async_context(scope(self._web.resources))
+                        await check_access(s, topic, self._principal)
                 except QubixError as error:
                     self._say({"t": "refused", "topic": name, "code": error.code, "message": error.message, "next_step": error.next_step})
                 else:
@@ -222,12 +231,12 @@ class Client:
         self._outlet.offer_durable(json.dumps(message, separators=(",", ":")))
 
 
-async def check_access(s: Scope, topic: Topic, principal: Principal | None) -> None:
+async def check_access(s: Scope, topic: Topic, principal: Principal) -> None:
     """Whether this user may follow the topic: its news name jobs, so a provider's is the owner's alone.
 
     Raises: NotFound, also for what is somebody else's; ScopeMissing for a key that may not read.
     """
-    if topic.subject is None or principal is None:
+    if topic.subject is None:
         return
     principal.require(Grant.READ)
     match topic.kind:

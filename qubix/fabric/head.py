@@ -143,7 +143,8 @@ def launch_head(
     proxy = folder / "p"
     proxy.mkdir(mode=0o700, exist_ok=True)
     own = {"TMPDIR": str(temporary_folder(folder))}
-    ingress = {**_proxy_environment(proxy, *proxy_ports, connections=connections_max(raise_limit())), **ingress_environment(proxy)}
+    connections = {"RAY_SERVE_HAPROXY_MAXCONN": str(connections_max(raise_limit()))}
+    ingress = {**connections, **_proxy_environment(proxy, *proxy_ports), **ingress_environment(proxy)}
     environment = ray_environment(token_path, {**_FEATURES, **own, **ingress, **extra_environment})
     where = HeadAddress(
         f"{host}:{gcs}", f"http://127.0.0.1:{dashboard}", str(token_path), str(folder / "r"), gcs, dashboard, client, *proxy_ports[:3]
@@ -192,12 +193,9 @@ def connections_max(files: int) -> int:
     return max(1, min(CONNECTIONS_MAX, int((files - _FILES_BESIDE) / _FILES_PER_CONNECTION)))
 
 
-def _proxy_environment(
-    folder: Path, stats_port: int, metrics_port: int, fallback_port: int, fallback_grpc_port: int, *, connections: int
-) -> dict[str, str]:
+def _proxy_environment(folder: Path, stats_port: int, metrics_port: int, fallback_port: int, fallback_grpc_port: int) -> dict[str, str]:
     """Keep HAProxy's files and ports, and those of Serve's own proxy behind it, apart from every other platform's on the machine."""
     return {
-        "RAY_SERVE_HAPROXY_MAXCONN": str(connections),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),

@@ -21,6 +21,7 @@ from qubix.agent.protocol import Accept, Ack, Exit, Finished, Grant, Log, Metric
 from qubix.bootstrap import scope
 from qubix.controller import Controller
 from qubix.kernel.events import Event, EventType
+from qubix.live.feed import RECENT_MAX
 from serve_app.live import LOGGED_OUT, TOO_LARGE
 from tests.api.conftest import PASSWORD, Person, World
 from tests.api.machines import machine
@@ -107,8 +108,11 @@ async def test_p_a10_a_client_that_drops_misses_nothing(served: World, steps: li
 
 async def test_a_subscription_is_confirmed_when_all_its_past_has_come(served: World) -> None:
     """Until then the position of another topic's event says nothing about it: a client that resumed from there would miss its past."""
-    for n in range(300):
-        await publish(served, "marketplace", n=n)
+    async with follow(served, None, "marketplace") as socket:
+        for n in range(300):
+            await publish(served, "marketplace", n=n)
+        while (await hear(socket, "event"))["payload"].get("n") != 299:  # what is committed is published a moment later
+            pass
     async with follow(served, None, "marketplace", position=0) as socket:
         told = []
         while (message := json.loads(await socket.recv()))["t"] != "subscribed":
@@ -121,8 +125,11 @@ async def test_past_retention_the_client_is_told_to_take_new_snapshots(served: W
     for n in range(5):
         await publish(served, "marketplace", n=n)
     async with follow(served, None, "marketplace") as socket:
+        async with scope(served.resources) as s:
+            for _ in range(RECENT_MAX):  # the replica answers from what it remembers, and reads what is older
+                s.outbox.add(Event(EventType.MARKETPLACE_UPDATE, ("nobody",), uuid4(), {}))
         await publish(served, "marketplace", n=5)
-        newest = (await hear(socket, "event"))["position"]
+        newest = (await hear(socket, "event", payload={"n": 5}))["position"]
     await served.owner.execute(sa.text("DELETE FROM events WHERE position <= 3"))
     async with follow(served, None) as socket:
         await socket.send(json.dumps({"t": "subscribe", "topics": ["marketplace"], "from_position": 1}))

@@ -101,6 +101,39 @@ async def test_an_event_of_two_topics_comes_once_under_both_names() -> None:
     assert json.loads(text)["topics"] == ["marketplace", JOB.name]
 
 
+async def test_clients_who_come_back_soon_are_answered_without_the_database() -> None:
+    store = Published_()
+    for _ in range(5):
+        store.publish(MARKET)
+    feed = feed_over(store)
+    await feed.start()
+    for _ in range(5):
+        store.publish(MARKET, JOB)
+    await advance(feed)
+    expected, store.events = [event.position for event in store.events], []  # whoever reads now finds nothing
+    for position in range(11):
+        outlet = Outlet()
+        assert await feed.subscribe(outlet, [MARKET], position) == 10
+        assert await positions(outlet) == expected[position:]
+    outlet = Outlet()
+    assert await feed.subscribe(outlet, [JOB], 2) == 10
+    assert await positions(outlet) == expected[5:]
+
+
+async def test_what_is_too_long_ago_to_be_remembered_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qubix.live.feed.RECENT_MAX", 3)
+    store = Published_()
+    feed = feed_over(store)
+    await feed.start()
+    for _ in range(10):
+        store.publish(MARKET)
+    await advance(feed)
+    for position in range(11):
+        outlet = Outlet()
+        assert await feed.subscribe(outlet, [MARKET], position) == 10
+        assert await positions(outlet) == list(range(position + 1, 11))
+
+
 async def test_past_retention_the_answer_is_resync_with_the_newest_position() -> None:
     store = Published_()
     for _ in range(10):
