@@ -52,6 +52,8 @@ class Oracle:
     def look(self, *, at_rest: bool) -> list[str]:
         """What is wrong now. Args: at_rest, nothing is under way any more, so that everything must have its end."""
         self._wrong = []
+        self._acknowledged = list(self._record.jobs)  # before the snapshot: what is acknowledged meanwhile need not be in it
+        self._ended = {one.id: one.last["state"] for one in self._acknowledged if one.ended}
         rows = asyncio.run(self._rows())
         self._claim(not rows["audit"], f"the audit: {[dict(row) for row in rows['audit']]}")
         self._jobs(rows, at_rest)
@@ -66,22 +68,21 @@ class Oracle:
     def _jobs(self, rows: dict[str, list[Any]], at_rest: bool) -> None:
         """None is lost, none is there twice, none ran without its money."""
         jobs = {row["id"]: row for row in rows["jobs"]}
-        acknowledged = {one.id: one for one in self._record.jobs}
+        acknowledged = {one.id: one for one in self._acknowledged}
         for missing in acknowledged.keys() - jobs.keys():
             self._claim(False, f"job {missing} was acknowledged and is not there")
-        begun = Counter(row["owner_id"] for row in rows["jobs"] if row["id"] not in acknowledged)
+        later = {one.id for one in self._record.jobs}
+        begun = Counter(row["owner_id"] for row in rows["jobs"] if row["id"] not in later)
         for owner, count in begun.items():
             self._claim(not at_rest and count <= 1, f"{count} jobs of {owner} were never acknowledged")
         attempts = _by(rows["attempts"], "job_id")
         escrows = {row["id"]: row for row in rows["escrows"]}
         for job_id, job in jobs.items():
             self._attempts(job, attempts[job_id], escrows[job_id])
-            known = acknowledged.get(job_id)
-            if known is not None:
-                self._claim(job["owner_id"] == known.owner, f"job {job_id} belongs to another")
-                self._claim(
-                    not known.ended or job["state"] == known.last.get("state"), f"job {job_id} was {known.last.get('state')} for its owner"
-                )
+            if job_id in acknowledged:
+                self._claim(job["owner_id"] == acknowledged[job_id].owner, f"job {job_id} belongs to another")
+                seen = self._ended.get(job_id, job["state"])
+                self._claim(job["state"] == seen, f"job {job_id} was {seen} for its owner and is {job['state']}")
             self._claim(
                 (job["state"] in ENDED) == (escrows[job_id]["state"] in CLOSED), f"{job_id} {job['state']} {escrows[job_id]['state']}"
             )
