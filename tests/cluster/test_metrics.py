@@ -13,10 +13,15 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from qubix.monitoring.questions import CHAIN, SAMPLES
 from tests.unit.monitoring.expressions import asked
 from tests.whole import Consumer, Whole
 
 pytestmark = pytest.mark.cluster
+_QUIET = {
+    figure.name: {"job", "process", "instance", *question.labels} for question in (CHAIN, SAMPLES) for figure in question.figures.values()
+}
+"""What this platform, without a chain and with declared GPUs, has no value of (test_figures has); with the labels that it would have."""
 PATIENCE_S = 90.0
 """For what comes with a snapshot, or when Ray has looked at its machines."""
 
@@ -37,10 +42,13 @@ def targets(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def scrape(whole: Whole) -> Scrape:
-    """Ask every target once."""
+    """Ask every target once; those that answer count."""
     found = Scrape({}, {})
     for address, labels in targets(whole.data_dir / "prometheus"):
-        answer = httpx.get(f"http://{address}/metrics", timeout=20)
+        try:
+            answer = httpx.get(f"http://{address}/metrics", timeout=20)
+        except httpx.TransportError:  # other tests end machines and replicas: Prometheus would show it as down
+            continue
         assert answer.status_code == 200, address
         own = {**labels, "instance": address}
         found.series.setdefault("up", []).append(own)
@@ -64,7 +72,7 @@ def missing(found: Scrape) -> list[str]:
         series = [labels for labels in found.series.get(one.metric, []) if one.labels <= labels.keys()]
         if found.kinds.get(one.metric, "gauge") == "gauge":  # of a counter, a series appears with what it counts
             series = [labels for labels in series if one.values <= labels.items()]
-        if not series:
+        if not series and not (one.metric in _QUIET and one.labels <= _QUIET[one.metric]):
             lacking.append(f"{one.where}: {one.metric} {sorted(one.labels)} {sorted(one.values)}")
     return lacking
 
@@ -80,21 +88,18 @@ def test_what_dashboards_and_alerts_ask_for_is_what_a_running_platform_exports(w
         found = scrape(whole)
     assert lacking == []
     processes = {labels["process"] for labels in found.series["up"] if labels["job"] == "qubix"}
-    assert processes == {"controller", "fabric", "treasury", "signer", "web"}
+    assert processes == {"controller", "fabric", "web"}
     assert {labels["job"] for labels in found.series["up"]} == {"qubix", "ray", "haproxy"}
 
 
-def test_a_scrape_names_no_user_no_job_and_no_address(whole: Whole) -> None:
+def test_a_scrape_names_no_user_no_job_and_no_machine(whole: Whole) -> None:
     consumer = Consumer(whole)
     me = consumer.client.get("/api/auth/me")
-    address = consumer.client.post("/api/wallets/deposit", {})["address"]
-    texts = [
-        httpx.get(f"http://{where}/metrics", timeout=20).text
-        for where, labels in targets(whole.data_dir / "prometheus")
-        if labels["job"] == "qubix"
-    ]
-    for private in (me["id"], me["email"], address, *(machine.node_id for machine in whole.machines.values())):
-        assert all(private not in text for text in texts), private
+    said = [labels for series in scrape(whole).series.values() for labels in series if labels["job"] == "qubix"]
+    told = {value for labels in said for value in labels.values()}
+    assert told
+    for private in (me["id"], me["email"], *(machine.node_id for machine in whole.machines.values())):
+        assert not any(private in value for value in told), private
 
 
 def test_metrics_listen_on_the_loopback_alone(whole: Whole) -> None:
