@@ -633,11 +633,11 @@ CREATE FUNCTION public.refresh_due_offers(p_most integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
-DECLARE due uuid[]; went_stale integer; since uuid; until uuid;
+DECLARE due uuid[]; went_stale integer; since uuid; until uuid; moment timestamptz := clock_timestamp();  -- a value, so that the index is searched for it
 BEGIN
   WITH told AS (DELETE FROM reputations_due WHERE id IN (SELECT id FROM reputations_due ORDER BY id LIMIT p_most FOR UPDATE SKIP LOCKED) RETURNING provider_id)
   SELECT array_agg(DISTINCT n.id) INTO due FROM told JOIN nodes n ON n.provider_id = told.provider_id;
-  due := due || ARRAY(SELECT DISTINCT node_id FROM (SELECT node_id FROM offers WHERE recount_at <= clock_timestamp() ORDER BY recount_at LIMIT p_most) x);
+  due := due || ARRAY(SELECT DISTINCT node_id FROM (SELECT node_id FROM offers WHERE recount_at <= moment ORDER BY recount_at LIMIT p_most) x);
   IF cardinality(due) > 0 THEN PERFORM refresh_offers(due); END IF;
   SELECT after INTO since FROM offers_walk FOR UPDATE;
   SELECT id INTO until FROM offers WHERE id > since ORDER BY id OFFSET 19999 LIMIT 1;
@@ -2171,7 +2171,7 @@ CREATE INDEX offers_free_idx ON public.offers USING btree (price_per_hour, gpus_
 CREATE INDEX offers_model_idx ON public.offers USING btree (model_key, price_per_hour, id) WHERE listed;
 CREATE INDEX offers_performance_idx ON public.offers USING btree (((- tflops)), id) WHERE listed;
 CREATE INDEX offers_price_desc_idx ON public.offers USING btree (((- price_per_hour)), id) WHERE listed;
-CREATE INDEX offers_price_idx ON public.offers USING btree (price_per_hour, id) WHERE listed;
+CREATE INDEX offers_price_idx ON public.offers USING btree (price_per_hour, id, vram_bytes, model_key) WHERE listed;
 CREATE INDEX offers_recount_idx ON public.offers USING btree (recount_at) WHERE (recount_at IS NOT NULL);
 CREATE INDEX payment_holds_hold_idx ON public.payment_holds USING btree (hold_id);
 CREATE UNIQUE INDEX payment_holds_hold_key ON public.payment_holds USING btree (hold_id) WHERE live;

@@ -72,11 +72,11 @@ END $$;
 -- would have to write it), so it is looked for in 20 000 offers a time, and a larger market is walked through in several.
 CREATE FUNCTION refresh_due_offers(p_most integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE due uuid[]; went_stale integer; since uuid; until uuid;
+DECLARE due uuid[]; went_stale integer; since uuid; until uuid; moment timestamptz := clock_timestamp();  -- a value, so that the index is searched for it
 BEGIN
   WITH told AS (DELETE FROM reputations_due WHERE id IN (SELECT id FROM reputations_due ORDER BY id LIMIT p_most FOR UPDATE SKIP LOCKED) RETURNING provider_id)
   SELECT array_agg(DISTINCT n.id) INTO due FROM told JOIN nodes n ON n.provider_id = told.provider_id;
-  due := due || ARRAY(SELECT DISTINCT node_id FROM (SELECT node_id FROM offers WHERE recount_at <= clock_timestamp() ORDER BY recount_at LIMIT p_most) x);
+  due := due || ARRAY(SELECT DISTINCT node_id FROM (SELECT node_id FROM offers WHERE recount_at <= moment ORDER BY recount_at LIMIT p_most) x);
   IF cardinality(due) > 0 THEN PERFORM refresh_offers(due); END IF;
   SELECT after INTO since FROM offers_walk FOR UPDATE;
   SELECT id INTO until FROM offers WHERE id > since ORDER BY id OFFSET 19999 LIMIT 1;

@@ -110,6 +110,9 @@ def _term(condition: Condition, values: list[Any], free: str) -> str:
         spans = f"unnest(${len(values) - 1}::bigint[], ${len(values)}::bigint[]) v(least, most)"
         term = f"EXISTS (SELECT FROM {spans} WHERE {column} BETWEEN v.least AND v.most)"
         return f"NOT {term}" if condition.op in NEGATIONS else term
+    if condition.field == "gpu" and condition.op in (Op.EQ, Op.IN) and len(wanted) == 1:
+        values.append(wanted[0])  # not a list of one: only an equality lets the index of models give its offers by price
+        return f"{column} = ${len(values)}::{kind}"
     if condition.op in (Op.EQ, Op.NE, Op.IN, Op.NOT_IN):
         values.append(wanted)
         term = f"{column} = ANY (${len(values)}::{kind}[])"

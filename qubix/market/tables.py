@@ -65,7 +65,8 @@ offers = sa.Table(
     sa.CheckConstraint("tflops >= 0", name="tflops"),
     # One per order that a page may have, so that its first row is found and not sorted for, and one for
     # placement. None holds what a heartbeat writes.
-    sa.Index("offers_price_idx", "price_per_hour", "id", postgresql_where=sa.text("listed")),
+    # Memory and model stand behind the order: what does not have them is passed over without a look at its row.
+    sa.Index("offers_price_idx", "price_per_hour", "id", "vram_bytes", "model_key", postgresql_where=sa.text("listed")),
     sa.Index("offers_price_desc_idx", sa.text("(- price_per_hour)"), "id", postgresql_where=sa.text("listed")),
     sa.Index("offers_performance_idx", sa.text("(- tflops)"), "id", postgresql_where=sa.text("listed")),
     sa.Index("offers_cost_benefit_idx", "cost_per_tflop", "id", postgresql_where=sa.text("listed")),
