@@ -34,7 +34,7 @@ ONGOING_MAX: Final = 20_000
 POOL_SIZE: Final = 10
 MESSAGES_WAITING_MAX: Final = 4
 """Pieces of a body (what uvicorn has when it is asked: 64 to 320 KiB), or frames of a socket, that wait for the application."""
-READY_TIMEOUT_S: Final = 60.0
+READY_TIMEOUT_S: Final = 150.0
 GRACEFUL_S: Final = 5.0
 
 

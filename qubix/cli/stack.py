@@ -34,7 +34,7 @@ from qubix.postgres.embedded import EmbeddedServer, free_port
 from qubix.postgres.schema import ROLES
 from qubix.treasury.seeds import make_key_file
 
-READY_TIMEOUT_S: Final = 60.0
+READY_TIMEOUT_S: Final = 150.0
 NETWORK: Final = "devnet"
 """Of a new data folder, unless another is chosen: real transactions of test money."""
 DEVNET_REQUESTS_PER_S: Final = 500.0

@@ -26,7 +26,7 @@ STEADY_S: Final = 60.0
 """A child that ran this long has earned a fresh back-off."""
 WATCH_INTERVAL_S: Final = 0.2
 GRACE_S: Final = 10.0
-START_TIMEOUT_S: Final = 180.0
+START_TIMEOUT_S: Final = 300.0
 LOG_TAIL_BYTES: Final = 1500
 FAILURE_VARIABLE: Final = "QUBIX_FAILURE_FILE"
 """Names the file in which a detached supervisor leaves the error that ended it, for the command that waits for it."""

@@ -23,7 +23,7 @@ from qubix.kernel.open_files import raise_limit
 FOLDER_LENGTH_MAX = 27
 HEAD_RESOURCE = "qubix_head"
 """Only head machines have it; Serve's replicas and the hub ask for a thousandth of it each, and so stay off provider nodes."""
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 CONNECTIONS_MAX = 50_000
 """Open connections of the ingress, WebSockets among them, where the limit of open files carries so many."""
 _FILES_PER_CONNECTION = 2.5

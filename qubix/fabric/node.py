@@ -17,7 +17,7 @@ from qubix.kernel.errors import Conflict
 
 AGENT_HOME_VARIABLE = "QUBIX_AGENT_HOME"
 """Names the agent's home folder to the processes of its own node; the folder holds the key, so only the path travels."""
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 _STARTED = "Ray runtime started."
 _FEATURES = {
     # How often a raylet asks whether the head still knows it. A head that was started again knows nobody, and says so: the raylet
