@@ -62,7 +62,7 @@ class Machine:
         self._session: UUID | None = None
         self._generation = 0
         self._sent: float | None = None
-        self.seq = self.answered = 0
+        self.seq = self.answered = self.held_up = 0
         self.measured = False
         self.welcomed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -75,13 +75,15 @@ class Machine:
         await self.welcomed
 
     def beat(self) -> None:
-        """Send a status with a fresh measurement."""
+        """Send a status with a fresh measurement; one whose turn comes while the last is unanswered counts as held up, and is left out."""
         assert self._session is not None
+        if self._sent is not None:
+            self.held_up += 1
+            return
         self.seq += 1
         status = Status(session=self._session, seq=self.seq, generation=self._generation, sample=sample([self._identity.device]))
         text = status.model_dump_json().encode()
-        if self._sent is None:
-            self._sent = time.perf_counter()
+        self._sent = time.perf_counter()
         self._socket.send(text)
 
     def ping(self) -> None:
@@ -140,7 +142,7 @@ async def play(port: int, folder: Path, beat_s: float, seconds: float) -> dict[s
     sys.stdout.flush()
     for machine in machines:
         machine.measured = True
-    first = sum(machine.seq for machine in machines)
+    first, held_up = sum(machine.seq for machine in machines), sum(machine.held_up for machine in machines)
     await asyncio.sleep(seconds)
     for task in beating:
         task.cancel()
@@ -155,6 +157,7 @@ async def play(port: int, folder: Path, beat_s: float, seconds: float) -> dict[s
         "sent": sent,
         "answered": answered,
         "unanswered": sum(machine.seq - machine.answered for machine in machines),
+        "held_up": sum(machine.held_up for machine in machines) - held_up,
         "refused": refused[:5],
         "connect_s": connect_s,
     }

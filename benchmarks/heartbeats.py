@@ -85,7 +85,7 @@ def measure(stack: Served, providers: int, *, beat_s: float, seconds: float) -> 
     p50_ms, p99_ms = times_ms[len(times_ms) // 2], times_ms[int(len(times_ms) * 0.99)]
     web_s, postgres_s = (b - a for a, b in zip(before, after, strict=True))
     missing = asyncio.run(lost(stack.server.url(), found["answered"]))
-    good = not found["refused"] and not found["unanswered"] and not missing
+    good = not (found["refused"] or found["unanswered"] or found["held_up"] or missing)
     reached = providers < AIM
     return report(
         "heartbeats",
@@ -107,6 +107,7 @@ def measure(stack: Served, providers: int, *, beat_s: float, seconds: float) -> 
         web_rss_mb=stack.rss_mb(),
         connect_s=round(found["connect_s"], 1),
         unanswered=found["unanswered"],
+        held_up=found["held_up"],
         answered_and_lost=missing,
         refused=found["refused"],
         open_files_max=raise_limit(),

@@ -1,8 +1,8 @@
 """Where the heartbeats of all of a replica's sessions meet, and go to the database together.
 
-A heartbeat alone is a transaction of eight statements, and costs this process and the database 6 ms of processor time; one
-among fifty costs a tenth of that. Nobody waits for a routine beat, so each waits up to LINGER_S for company. What an agent
-has news in goes by itself, at once (serve_app/agents.py).
+A heartbeat alone is a transaction with a commit and five statements or more; among others it is one more row in each of them
+(`python -m benchmarks.heartbeats` prints what it costs). Nobody waits for a routine beat, so each waits up to LINGER_S for
+company. What an agent has news in goes by itself, at once (serve_app/agents.py).
 """
 
 from __future__ import annotations
