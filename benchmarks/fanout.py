@@ -190,7 +190,8 @@ def places(where: str) -> Iterator[Place]:
             yield Place(stack.port, stack.server.url("qubix_web"), stack.web)
         return
     with platform(rate_limits="false") as stack:
-        written = (Path(stack.run.facts["ray_token_file"]).parent / "p" / "haproxy.cfg").read_text()
+        (config,) = (Path(stack.run.facts["ray_token_file"]).parent / "p").rglob("haproxy.cfg")
+        written = config.read_text()
         found = re.search(r"^\s*server \S+ \S+:(\d+)", written, re.MULTILINE)
         assert found is not None, written
         port = int(found[1])
