@@ -34,7 +34,7 @@ _FEATURES = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "1500",
     "RAY_health_check_failure_threshold": "3",
-    # The default keeps 100 000 finished tasks in the GCS, 100 MB: every call of the live hub's actor is one, 20 a second.
+    # The default keeps 100 000 finished tasks in the GCS, 100 MB: every call of the live hub's actor is one.
     "RAY_task_events_max_num_task_in_gcs": "2000",
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
