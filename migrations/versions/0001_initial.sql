@@ -77,6 +77,7 @@ BEGIN
   IF NOT FOUND THEN RETURN -2; END IF;
   IF h.state <> 'OPEN' THEN RETURN CASE WHEN (h.state, h.evidence) = ('VOIDED', said) THEN 1 ELSE -4 END; END IF;
   IF EXISTS (SELECT 1 FROM payment_holds l WHERE l.hold_id = p_hold AND l.live) THEN RETURN -4; END IF;
+  IF is_restored() THEN RETURN -8; END IF;
   UPDATE accounts SET held = held - h.amount WHERE id = h.account_id;
   UPDATE holds SET state = 'VOIDED', evidence = said, ended_at = clock_timestamp() WHERE id = p_hold;
   RETURN 0;
@@ -312,6 +313,25 @@ BEGIN
     RAISE EXCEPTION 'the progress of job % cannot fall from % to %', OLD.id, OLD.progress, NEW.progress USING ERRCODE = 'check_violation';
   END IF;
   RETURN NEW;
+END $$;
+CREATE FUNCTION public.make_hold(p_hold uuid, p_user uuid, p_asset smallint, p_amount bigint, p_address text) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+DECLARE wallet accounts; known holds;
+BEGIN
+  IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN -7; END IF;
+  SELECT * INTO wallet FROM accounts WHERE id = wallet_of(p_user, p_asset) FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN -6; END IF;
+  SELECT * INTO known FROM holds WHERE id = p_hold;
+  IF FOUND THEN
+    RETURN CASE WHEN (known.account_id, known.amount, known.address) = (wallet.id, p_amount, p_address) THEN 1 ELSE -1 END;
+  END IF;
+  IF p_amount IS NULL OR p_amount <= 0 OR coalesce(p_address, '') = '' THEN RETURN -5; END IF;
+  IF EXISTS (SELECT 1 FROM chain_addresses WHERE identity = p_address) THEN RETURN -9; END IF;
+  IF wallet.posted - wallet.held < p_amount THEN RETURN -3; END IF;
+  INSERT INTO holds (id, account_id, asset, amount, address) VALUES (p_hold, wallet.id, p_asset, p_amount, p_address);
+  UPDATE accounts SET held = held + p_amount WHERE id = wallet.id;
+  RETURN 0;
 END $$;
 CREATE FUNCTION public.make_metric_partitions(p_days integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -598,7 +618,7 @@ CREATE FUNCTION public.recover_hold(p_hold uuid, p_user uuid, p_amount bigint, p
     AS $$
 BEGIN
   IF NOT is_restored() THEN RETURN -9; END IF;
-  RETURN withdraw(p_hold, p_user, 1::smallint, p_amount, p_address);
+  RETURN make_hold(p_hold, p_user, 1::smallint, p_amount, p_address);
 END $$;
 CREATE FUNCTION public.recover_payment(p_id uuid, p_tx_id text, p_fee bigint, p_holds uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -910,21 +930,9 @@ CREATE FUNCTION public.withdraw(p_hold uuid, p_user uuid, p_asset smallint, p_am
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
-DECLARE wallet accounts; known holds;
 BEGIN
-  IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN -7; END IF;
-  SELECT * INTO wallet FROM accounts WHERE id = wallet_of(p_user, p_asset) FOR NO KEY UPDATE;
-  IF NOT FOUND THEN RETURN -6; END IF;
-  SELECT * INTO known FROM holds WHERE id = p_hold;
-  IF FOUND THEN
-    RETURN CASE WHEN (known.account_id, known.amount, known.address) = (wallet.id, p_amount, p_address) THEN 1 ELSE -1 END;
-  END IF;
-  IF p_amount IS NULL OR p_amount <= 0 OR coalesce(p_address, '') = '' THEN RETURN -5; END IF;
-  IF EXISTS (SELECT 1 FROM chain_addresses WHERE identity = p_address) THEN RETURN -9; END IF;
-  IF wallet.posted - wallet.held < p_amount THEN RETURN -3; END IF;
-  INSERT INTO holds (id, account_id, asset, amount, address) VALUES (p_hold, wallet.id, p_asset, p_amount, p_address);
-  UPDATE accounts SET held = held + p_amount WHERE id = wallet.id;
-  RETURN 0;
+  IF is_restored() AND NOT EXISTS (SELECT 1 FROM holds WHERE id = p_hold) THEN RETURN -8; END IF;
+  RETURN make_hold(p_hold, p_user, p_asset, p_amount, p_address);
 END $$;
 CREATE FUNCTION public.withdrawn(p_hold uuid, p_captured boolean, p_tx_id text, p_tick bigint, p_proof text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2412,6 +2420,7 @@ REVOKE ALL ON FUNCTION public.is_restored() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.is_restored() TO qubix_treasury;
 REVOKE ALL ON FUNCTION public.issue_join_token(p_provider uuid, OUT token text, OUT expires_at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.issue_join_token(p_provider uuid, OUT token text, OUT expires_at timestamp with time zone) TO qubix_fabric;
+REVOKE ALL ON FUNCTION public.make_hold(p_hold uuid, p_user uuid, p_asset smallint, p_amount bigint, p_address text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.make_metric_partitions(p_days integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.make_metric_partitions(p_days integer) TO qubix_web;
 GRANT ALL ON FUNCTION public.make_metric_partitions(p_days integer) TO qubix_controller;

@@ -16,7 +16,7 @@ from qubix.kernel.ids import new_id
 if TYPE_CHECKING:
     from qubix.bootstrap import Resources
     from qubix.treasury.oversight import Oversight
-    from qubix.treasury.recovering import Explained
+    from qubix.treasury.recovering import Explained, Place
 
 
 @app.command()
@@ -52,7 +52,7 @@ def recover(
         for each in whole:
             work_as(data_dir, url_file, TREASURY, lambda held, each=each: _book(held, each, who))  # type: ignore[misc]
             booked.append(each.lost.tx_id)
-    left = [one for one in found if one.lost.tx_id not in booked]
+    left = look(data_dir, url_file, TREASURY, _explained)  # again: so many are listed, there may be more
     _show(out, left, "Not explained: say whose they were")
     caught_up = until is not None and cursor >= until
     if not caught_up:
@@ -70,63 +70,76 @@ async def _explained(desk: Oversight) -> list[Explained]:
     return explain(await desk.strangers(), await desk.owed())
 
 
-async def _book(held: Resources, one: Explained, who: str) -> None:
-    """Write a lost payment down and end it as paid; each step repeatable."""
+async def _book(held: Resources, one: Explained, who: str, users: Sequence[str] = (), *, house: bool = False) -> None:
+    """Write a lost payment down and end it as paid; each step repeatable.
+
+    Args: users, whose withdrawals those were that are not here any more, in their order: they are made again in the transaction that writes the
+    payment down, so that none is left open which nothing here pays; house, the house bears those instead, beside the fee.
+    """
     from qubix.bootstrap import scope
     from qubix.ledger.model import refuse
     from qubix.treasury.oversight import Oversight
 
-    holds = [place.owed for place in one.places if place.owed is not None]
+    borne = sum(place.amount for place in one.places if place.owed is None) if house else 0
+    left = iter(users)
     async with scope(held) as s:
-        code = await Oversight(s.connection).recover_payment(new_id(), one.lost.tx_id, one.fee, holds)
-        if code >= 0:
-            payment = await Oversight(s.connection).payment(one.lost.tx_id)
-    if code < 0:
-        refuse(code, f"the lost payment {one.lost.tx_id}")
+        desk = Oversight(s.connection)
+        holds = [place.owed or await _asked_again(desk, place, next(left)) for place in one.places if place.owed is not None or not house]
+        code = await desk.recover_payment(new_id(), one.lost.tx_id, one.fee + borne, holds)
+        if code < 0:
+            refuse(code, f"the lost payment {one.lost.tx_id}")
+        payment = await desk.payment(one.lost.tx_id)
     await end_payment(held, payment, True, f"on the chain in tick {one.lost.tick}, found after a restore; booked by {who}")
 
 
-async def _book_one(held: Resources, one: Explained, users: Sequence[str], house: bool, who: str) -> None:
-    from qubix.bootstrap import scope
+async def _asked_again(desk: Oversight, place: Place, email: str) -> UUID:
+    """A withdrawal that was asked for after the backup, made again. Raises: Conflict where the wallet has not that much."""
     from qubix.ledger.model import Code, refuse
-    from qubix.treasury.oversight import Oversight
 
-    if house:
-        async with scope(held) as s:
-            code = await Oversight(s.connection).recover_cost(one.lost.tx_id, f"lost by a restore; borne by the house, decided by {who}")
-        if code is Code.INSUFFICIENT:
-            raise Conflict("the house has less than that", next_step="send it to the house's address first: qubix treasury addresses")
-        if code < 0:
-            refuse(code, f"the cost of {one.lost.tx_id}")
-        return
+    hold = place.named or new_id()
+    code = await desk.recover_hold(hold, await desk.user_by_email(email), place.amount, place.address)
+    if code is Code.INSUFFICIENT:
+        raise Conflict(
+            f"the wallet of {email} has less than {amount(place.amount)} now: what was earned after the backup is lost",
+            next_step="once all deposits are found again, --house books it to the platform",
+        )
+    if code < 0:
+        refuse(code, f"the withdrawal of {email}")
+    return hold
+
+
+async def _book_one(held: Resources, one: Explained, users: Sequence[str], house: bool, who: str) -> None:
     lacking = [place for place in one.places if place.owed is None]
-    if one.kind == "unknown" or len(lacking) != len(users):
+    if house and one.is_whole:
+        raise Invalid("the books know what it was for: nobody has to bear it", next_step="qubix treasury recover, without --house")
+    if house and len(lacking) == len(one.places):
+        await _book_cost(held, one, who)
+        return
+    if one.kind == "unknown" or (not house and len(lacking) != len(users)):
         raise Invalid(
             f"it has {len(lacking)} payees without a withdrawal here, and {len(users)} users are named {one.reason and f'({one.reason})'}",
             next_step="--user once for each of them, in their order; or --house, where nobody's wallet can be charged with it",
         )
-    remade: list[UUID] = []
-    for place, email in zip(lacking, users, strict=True):
-        hold = place.named or new_id()
-        async with scope(held) as s:
-            desk = Oversight(s.connection)
-            code = await desk.recover_hold(hold, await desk.user_by_email(email), place.amount, place.address)
-        if code is Code.INSUFFICIENT:
-            raise Conflict(
-                f"the wallet of {email} has less than {amount(place.amount)} now: what was earned after the backup is lost",
-                next_step="once all deposits are found again, --house books it to the platform",
-            )
-        if code < 0:
-            refuse(code, f"the withdrawal of {email}")
-        remade.append(hold)
+    await _book(held, one, who, users, house=house)
+
+
+async def _book_cost(held: Resources, one: Explained, who: str) -> None:
+    """The house bears all of it: no withdrawal here is in it, so none can be paid again."""
+    from qubix.bootstrap import scope
+    from qubix.ledger.model import Code, refuse
+    from qubix.treasury.oversight import Oversight
+
     async with scope(held) as s:
-        found = next(again for again in await _explained(Oversight(s.connection)) if again.lost.tx_id == one.lost.tx_id)
-    await _book(held, found, who)
+        code = await Oversight(s.connection).recover_cost(one.lost.tx_id, f"lost by a restore; borne by the house, decided by {who}")
+    if code is Code.INSUFFICIENT:
+        raise Conflict("the house has less than that", next_step="send it to the house's address first: qubix treasury addresses")
+    if code < 0:
+        refuse(code, f"the cost of {one.lost.tx_id}")
 
 
 def _bearer(one: Explained, users: Sequence[str], house: bool) -> str:
     if house:
-        return "the house"
+        return " and ".join([*["the withdrawals that it names"][: any(place.owed for place in one.places)], "the house"])
     return " and ".join(users) or ("the paying address's own sweep" if one.kind == "sweep" else "the withdrawals that it names")
 
 

@@ -66,8 +66,15 @@ BEGIN
   RETURN codes;
 END $$;
 
+-- Refused (-8) after a restore, until the chain was reconciled: what is in the wallet may have been paid out since the backup.
 CREATE FUNCTION withdraw(p_hold uuid, p_user uuid, p_asset smallint, p_amount bigint, p_address text) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+  IF is_restored() AND NOT EXISTS (SELECT 1 FROM holds WHERE id = p_hold) THEN RETURN -8; END IF;
+  RETURN make_hold(p_hold, p_user, p_asset, p_amount, p_address);
+END $$;
+
+CREATE FUNCTION make_hold(p_hold uuid, p_user uuid, p_asset smallint, p_amount bigint, p_address text) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE wallet accounts; known holds;
 BEGIN
   IF NOT network_is(ARRAY['devnet','mainnet']) THEN RETURN -7; END IF;
@@ -146,6 +153,6 @@ FROM holds h LEFT JOIN payment_holds l ON l.hold_id = h.id AND l.live LEFT JOIN 
 WHERE (h.state = 'CAPTURED' AND (p.id IS NULL OR p.state = 'DEAD' OR h.evidence <> 'tx ' || p.tx_id))
    OR (h.state <> 'CAPTURED' AND p.state = 'PAID') OR (h.state = 'VOIDED' AND p.id IS NOT NULL);
 
-REVOKE ALL ON FUNCTION chain_row_id, deposit_codes, deposit, withdraw, withdrawn, cost FROM PUBLIC;
+REVOKE ALL ON FUNCTION chain_row_id, deposit_codes, deposit, withdraw, make_hold, withdrawn, cost FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION withdraw TO qubix_web;
 GRANT EXECUTE ON FUNCTION deposit, withdrawn, cost TO qubix_treasury;

@@ -70,10 +70,12 @@ FROM strangers s JOIN chain_addresses a ON a.identity = s.source
 WHERE s.money_flew IS NOT FALSE AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.tx_id = s.tx_id AND p.ended_at IS NOT NULL)
   AND NOT EXISTS (SELECT 1 FROM chain_rows r WHERE r.kind = 'cost' AND r.tx_id = s.tx_id) ORDER BY s.tick, s.tx_id LIMIT :most
 """
-# Withdrawals that nothing was signed for, or only what is being recovered.
+# Withdrawals that nothing was signed for, or only what is being recovered: of that some may be captured already, where the rest could not be booked yet.
 _OWED: Final = """
-SELECT h.id, h.amount, h.address FROM holds h WHERE h.state = 'OPEN' AND h.asset = 1
-  AND NOT EXISTS (SELECT 1 FROM payment_holds l JOIN payments p ON p.id = l.payment_id WHERE l.hold_id = h.id AND l.live AND p.tx_id NOT IN (SELECT tx_id FROM strangers))
+SELECT h.id, h.amount, h.address FROM holds h WHERE h.asset = 1 AND (
+    h.state = 'OPEN' AND NOT EXISTS (SELECT 1 FROM payment_holds l WHERE l.hold_id = h.id AND l.live)
+    OR EXISTS (SELECT 1 FROM payment_holds l JOIN payments p ON p.id = l.payment_id JOIN strangers s ON s.tx_id = p.tx_id
+               WHERE l.hold_id = h.id AND l.live AND p.ended_at IS NULL))
 ORDER BY h.created_at, h.id
 """
 

@@ -15,7 +15,8 @@ BEGIN
   RETURN found;
 END $$;
 
--- A user calls a withdrawal off: only while nothing is signed for it that may still execute. The hold's row is locked as the signer locks it.
+-- A user calls a withdrawal off: only while nothing is signed for it that may still execute; after a restore that is not known (-8) until the chain was
+-- reconciled. The hold's row is locked as the signer locks it.
 CREATE FUNCTION cancel_withdrawal(p_hold uuid, p_user uuid) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE h holds; said constant text := 'called off by its owner';
 BEGIN
@@ -23,6 +24,7 @@ BEGIN
   IF NOT FOUND THEN RETURN -2; END IF;
   IF h.state <> 'OPEN' THEN RETURN CASE WHEN (h.state, h.evidence) = ('VOIDED', said) THEN 1 ELSE -4 END; END IF;
   IF EXISTS (SELECT 1 FROM payment_holds l WHERE l.hold_id = p_hold AND l.live) THEN RETURN -4; END IF;
+  IF is_restored() THEN RETURN -8; END IF;
   UPDATE accounts SET held = held - h.amount WHERE id = h.account_id;
   UPDATE holds SET state = 'VOIDED', evidence = said, ended_at = clock_timestamp() WHERE id = p_hold;
   RETURN 0;
@@ -132,7 +134,7 @@ CREATE FUNCTION recover_hold(p_hold uuid, p_user uuid, p_amount bigint, p_addres
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
   IF NOT is_restored() THEN RETURN -9; END IF;
-  RETURN withdraw(p_hold, p_user, 1::smallint, p_amount, p_address);
+  RETURN make_hold(p_hold, p_user, 1::smallint, p_amount, p_address);
 END $$;
 
 -- Holds in the order of their places; none for a sweep.

@@ -33,6 +33,12 @@ class NoAddressYet(Unavailable):
     code = "no_address_yet"
 
 
+class NotReconciled(Unavailable):
+    """The platform was restored from a backup, and what the chain paid since is not booked yet."""
+
+    code = "not_reconciled"
+
+
 class SignedAlready(WrongState):
     """A payment is signed and may execute: it cannot be called off."""
 
@@ -83,7 +89,7 @@ class TreasuryService:
 
         Args: key, an idempotency key: the same one is the same withdrawal.
         Returns: the withdrawal's id. Raises: InvalidIdentity, NotPayable, OurOwnAddress for the address; Invalid for the amount;
-            Unpaid with `missing`; WrongNetwork on network none; OtherContent for the same key with another address or amount.
+            Unpaid with `missing`; NotReconciled after a restore; WrongNetwork on network none; OtherContent for the same key with another address or amount.
         """
         await self._need_chain("withdrawn")
         payee(address)
@@ -92,6 +98,11 @@ class TreasuryService:
         hold = new_id() if key is None else transfer_id(user, f"withdraw/{key}")
         code = await self._store.withdraw(hold, user, Asset.QUBIC, amount, address)
         match code:
+            case Code.NOT_DUE:
+                raise NotReconciled(
+                    "withdrawals stand still: this platform was restored from a backup, and what was paid since is being looked up",
+                    next_step="try again once it is known",
+                )
             case Code.NOT_ALLOWED:
                 raise OurOwnAddress(
                     "this is an address of this platform: money does not go out to come in again",
@@ -117,9 +128,14 @@ class TreasuryService:
     async def cancel(self, user: UUID, hold: UUID) -> None:
         """Call a withdrawal off while no payment for it may execute; a repeat changes nothing.
 
-        Raises: NotFound for another's; SignedAlready once a payment is signed; WrongState after its end.
+        Raises: NotFound for another's; SignedAlready once a payment is signed; WrongState after its end; NotReconciled after a restore.
         """
         code = await self._store.cancel_withdrawal(hold, user)
+        if code is Code.NOT_DUE:
+            raise NotReconciled(
+                "this platform was restored from a backup, and the chain may have paid this withdrawal since",
+                next_step="try again once that is known",
+            )
         if code is Code.UNKNOWN:
             raise NotFound("there is no such withdrawal", next_step="qubix wallet history --type withdrawal lists yours")
         if code is Code.WRONG_STATE:
