@@ -32,6 +32,12 @@ HEARTBEAT_S: Final = 30.0
 """How often an idle agent sends its status."""
 
 
+# What a heartbeat may say at all. Many nodes' beats are stored by one statement: a number that no column holds would make it fail for all of them.
+Whole = Annotated[int, Field(ge=0, lt=1 << 63)]
+Reading = Annotated[float, Field(ge=-1e9, le=1e9)]
+NodeTime = Annotated[float, Field(ge=0, lt=1e11)]
+
+
 class Frame(BaseModel):
     """Base of all frames: closed to unknown members, immutable. JSON has no NaN, and a browser reads none."""
 
@@ -50,19 +56,19 @@ class Device(Frame):
 class DeviceSample(Frame):
     """One measurement of one device; None where the source cannot tell."""
 
-    uuid: str = Field(max_length=100)
-    utilisation_pct: float | None = None
-    memory_used_bytes: int | None = None
-    temperature_c: float | None = None
-    power_w: float | None = None
+    uuid: str = Field(max_length=100, pattern=r"^[^\x00]*$")
+    utilisation_pct: Reading | None = None
+    memory_used_bytes: Whole | None = None
+    temperature_c: Reading | None = None
+    power_w: Reading | None = None
 
 
 class NodeSample(Frame):
     """One measurement of a node, stamped by the node's clock (Unix seconds)."""
 
-    node_at: float
-    cpu_pct: float
-    ram_used_bytes: int
+    node_at: NodeTime
+    cpu_pct: Reading
+    ram_used_bytes: Whole
     devices: tuple[DeviceSample, ...] = Field((), max_length=64)
 
 
@@ -247,7 +253,7 @@ class AliveAttempt(Frame):
     """An attempt that the node still holds a process or a device lock for, or whose results are still on their way."""
 
     id: UUID
-    fence: int
+    fence: Whole
 
 
 class Status(Frame):
@@ -255,8 +261,9 @@ class Status(Frame):
 
     t: Literal["status"] = "status"
     session: UUID
-    seq: int
-    generation: int
+    seq: Whole
+    generation: int = Field(ge=-1, lt=1 << 63)
+    """The newest desired state that was seen; -1 before the first."""
     alive: tuple[AliveAttempt, ...] = ()
     sample: NodeSample | None = None
 
