@@ -94,7 +94,7 @@ async def _greet(web: Web, socket: WebSocket) -> tuple[UUID, Opened]:
         hello = _parse(await socket.receive_text())
     if not isinstance(hello, Hello):
         raise Invalid("the first frame is hello", next_step="connect anew")
-    async with web.agent_turns, scope(web.resources) as s:
+    async with web.greetings, web.agent_turns, scope(web.resources) as s:
         opened = await s.sessions.open(hello, nonce)
     return hello.node, opened
 

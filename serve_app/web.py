@@ -35,6 +35,8 @@ HASHES_AT_ONCE: Final = 2
 HASHES_WAITING_MAX: Final = 200
 AGENT_TURNS_MAX: Final = 6
 """Of the pool's connections (serve_app/deployment.py: 10, and 10 more for a moment)."""
+GREETINGS_MAX: Final = 4
+"""So many of these turns at most are waited for by those who say hello: anybody may, and whoever has a session does not stand behind them all."""
 SESSIONS: Final = "sessions"
 """Wakes with a user's id: one of the user's sessions or keys ended."""
 log = logger("web")
@@ -56,6 +58,7 @@ class Web:
     agent_turns: asyncio.Semaphore
     """Transactions of agents at one time. A thousand agents that come back together would each hold a place in the pool's queue
     until it gives up on them, and whoever came by HTTP would stand behind them all."""
+    greetings: asyncio.Semaphore
     clients: ClientSockets
     callers: KnownCallers
     hashing: Gate
@@ -158,6 +161,7 @@ def make_web(resources: Resources) -> Web:
         agents=AgentSockets(),
         beats=BeatLane(resources),
         agent_turns=asyncio.Semaphore(AGENT_TURNS_MAX),
+        greetings=asyncio.Semaphore(GREETINGS_MAX),
         clients=ClientSockets(),
         callers=KnownCallers(resources.clock),
         hashing=Gate(at_once=HASHES_AT_ONCE, waiting_max=HASHES_WAITING_MAX),

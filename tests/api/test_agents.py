@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+from uuid import uuid4
 
 import pytest
+import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy.ext.asyncio import AsyncConnection
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from qubix.agent.protocol import Desired, Metrics, Refused, parse_down
+from qubix.agent.protocol import Desired, Hello, Metrics, Progress, Refused, Stop, parse_down
 from qubix.fabric.node import installed_versions
+from serve_app.web import AGENT_TURNS_MAX
 from tests.api.conftest import World
 from tests.api.machines import machine
 from tests.fakes.nodes import sample
@@ -107,10 +113,31 @@ async def test_a_beat_that_cannot_be_stored_ends_its_own_session_and_no_other(se
     async with good.connected(), broken.connected():
         await good.beat()
         await good.hear(Desired)
-        await broken.say(Metrics(session=broken.session, sample=sample(["GPU-\0"])))
+        assert broken.socket is not None
+        await broken.socket.send(Metrics(session=broken.session, sample=sample(["GPU-"])).model_dump_json().replace("GPU-", "GPU-\\u0000"))
         await good.beat()  # it says nothing new, so it travels with the other's
         await good.hear(Desired)
         with pytest.raises(ConnectionClosed):
             await broken.hear(Desired)
         await good.beat()
         await good.hear(Desired)
+
+
+async def test_whoever_greets_without_a_key_does_not_take_the_turns_of_those_who_have_a_session(
+    served: World, owner: AsyncConnection
+) -> None:
+    node, victim = await machine(served, await served.person("owner")), await machine(served, await served.person("other"))
+    async with node.connected(), contextlib.AsyncExitStack() as crowd:
+        await owner.execute(sa.text("BEGIN"))
+        await owner.execute(sa.text("SELECT FROM nodes WHERE id = :id FOR UPDATE"), {"id": victim.id})
+        for _ in range(AGENT_TURNS_MAX + 2):
+            socket = await crowd.enter_async_context(connect(f"ws{served.url[4:]}/agent/v1/session"))
+            await socket.recv()
+            await socket.send(Hello(node=victim.id, signature="00" * 64, facts=victim.facts).model_dump_json())
+        await asyncio.sleep(0.2)  # each has been read
+        try:
+            await node.say(Progress(session=node.session, attempt=uuid4(), fence=1, pct=1, node_at=1.0))
+            async with asyncio.timeout(5):
+                await node.hear(Stop)
+        finally:
+            await owner.execute(sa.text("ROLLBACK"))
