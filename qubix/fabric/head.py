@@ -42,6 +42,8 @@ _FEATURES = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     # Ray's workers are the most patient processes of a machine (nice 15). Here they are the web layer: on a busy head it would be the last to run.
     "RAY_worker_niceness": "0",
+    # A loaded machine needs longer than the default 5 s to start Serve's proxies; too early, they would be killed and started again.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
 }
 
 

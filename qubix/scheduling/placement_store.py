@@ -18,14 +18,15 @@ from qubix.market.query import model_key
 from qubix.scheduling.model import LIMIT_MS_MIN, WEB_GAP_S, Rules
 from qubix.scheduling.placement import Candidate, Wanted
 
-# Nodes that just lost or declined the job are barred for a while, and taken afterwards only if there is no other. The bar
-# lasts at most half as long as the job waits: where there is no other, it must not wait for nothing.
+# Nodes that just lost or declined the job are barred for a while, and taken afterwards only if there is no other: shortly where
+# the loss was the platform's (the Ray head died, the web layer was away), for the node is well then. The bar lasts at most
+# half as long as the job waits: where there is no other, it must not wait for nothing.
 _WAITING: Final = sa.text("""
 SELECT j.id, j.owner_id, j.needs, j.rate_max, j.asset, j.offer_id, j.quote_id, q.offer_id AS quote_offer_id, j.unplaceable, j.fence,
        j.pending_at, e.funded, (SELECT coalesce(sum(a.charge), 0) FROM attempts a WHERE a.job_id = j.id)::bigint AS spent,
        ARRAY(SELECT DISTINCT a.node_id FROM attempts a WHERE a.job_id = j.id AND a.fault IN ('provider', 'platform')
              AND a.ended_at > clock_timestamp() - make_interval(secs => least(j.wait_s / 2.0::float8,
-                 CASE WHEN a.counted THEN cast(:lost_bar_s AS float8) ELSE cast(:declined_bar_s AS float8) END))) AS barred,
+                 CASE WHEN a.counted AND a.fault = 'provider' THEN cast(:lost_bar_s AS float8) ELSE cast(:declined_bar_s AS float8) END))) AS barred,
        ARRAY(SELECT DISTINCT a.node_id FROM attempts a WHERE a.job_id = j.id AND a.fault IN ('provider', 'platform')) AS wary
 FROM jobs j JOIN escrows e ON e.id = j.id AND e.state = 'LOCKED' LEFT JOIN quotes q ON q.id = j.quote_id
 WHERE j.state = 'PENDING' AND j.cancel_requested_at IS NULL

@@ -96,6 +96,20 @@ async def test_the_only_node_gets_a_job_that_it_lost_again_before_the_wait_is_ov
     assert (second.fence, (await look(world.resources, job)).state) == (2, JobState.ASSIGNED)
 
 
+@pytest.mark.parametrize(("fault", "again"), [("platform", True), ("provider", False)])
+async def test_a_node_that_lost_a_job_by_the_platforms_fault_may_have_it_again_soon(world: World, fault: str, again: bool) -> None:
+    await world.job()
+    (first,) = await world.node.desired()
+    await world.node.start(first)
+    await age(world.owner, 21)
+    await world.control.step()
+    moved = "UPDATE attempts SET fault = :fault, ended_at = ended_at - interval '16 seconds' WHERE ended_at IS NOT NULL"
+    await world.owner.execute(sa.text(moved), {"fault": fault})
+    await world.node.status()
+    await world.control.step()
+    assert bool(await world.node.desired()) is again
+
+
 async def test_a_checkpoint_that_cannot_be_restored_is_not_paid_and_not_tried_again(world: World) -> None:
     job = await world.job()
     (first,) = await world.node.desired()
