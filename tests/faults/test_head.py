@@ -55,7 +55,7 @@ def runs_again(consumer: Consumer, job_id: str, deadline: float) -> dict[str, An
 
 @pytest.mark.parametrize("victim", ["gcs_server", "raylet", "everything"])
 def test_a_job_runs_again_within_60_s_of_the_death_of_the_ray_head(whole: Whole, consumer: Consumer, victim: str) -> None:
-    jobs = [under_way(consumer, steps=400) for _ in whole.machines]
+    jobs = [under_way(consumer, steps=400, price_max=10**7) for _ in whole.machines]  # each may go on on either machine
     waiting = consumer.run(STEPS, "1 0.1", wait_s=3600)
     before = recorded(whole)
     deadline = time.monotonic() + BACK_S

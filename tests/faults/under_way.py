@@ -10,9 +10,9 @@ from tests.whole import STEPS, Consumer, Whole
 OPEN_ESCROWS = ("PENDING", "LOCKED", "DISPUTED")
 
 
-def under_way(consumer: Consumer, steps: int = 16, pause_s: float = 0.5) -> str:
+def under_way(consumer: Consumer, steps: int = 16, pause_s: float = 0.5, **extra: Any) -> str:
     """A job that has stored a checkpoint and has some seconds left."""
-    job_id = consumer.run(STEPS, f"{steps} {pause_s}")
+    job_id = consumer.run(STEPS, f"{steps} {pause_s}", **extra)
     consumer.until(job_id, lambda job: job["progress"] >= min(25, 400 / steps), 40)
     return job_id
 
