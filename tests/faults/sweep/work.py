@@ -98,7 +98,9 @@ class Worker(threading.Thread):
         """For good."""
         self._over.set()
         self._resting.set()
-        self.join(PATIENCE_S * 2)
+        if self.is_alive():
+            self.join(PATIENCE_S * 2)
+        self.client.http.close()
 
     def run(self) -> None:
         """Until `end`."""
