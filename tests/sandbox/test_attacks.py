@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,8 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from qubix.sandbox import stop
-from qubix.sandbox.state import Folder, State
+from qubix.sandbox.state import Folder
 
 from .conftest import ATTACKS, REPOSITORY, SDK, Containment, Outcome, attack
 
@@ -158,46 +156,6 @@ def test_23_only_the_granted_processors_are_used(containment: Containment) -> No
     assert_held(outcome)
     if outcome.of("Started")[0]["limits"] != "rlimits":
         assert float(outcome.text().split("seconds ")[1].split()[0]) < 1.6
-
-
-def test_26_a_stop_takes_the_whole_tree(containment: Containment) -> None:
-    running = containment.start(attack("a26_many_processes"))
-    running.until("LogText", containing="ready")
-    state = State.read(Folder.of(containment.base, running.attempt))
-    assert state is not None
-    assert state.left() > 0
-    began = time.monotonic()
-    stopped = subprocess.run(containment.command(*_stopper(containment, running.attempt)), capture_output=True, text=True, check=True)
-    assert "left=0" in stopped.stdout, stopped
-    assert time.monotonic() - began < 5
-    assert running.wait().ended["exit"] == "stopped"
-    assert state.left() == 0
-
-
-def _stopper(containment: Containment, attempt: object) -> list[str]:
-    python = str(Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}")
-    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from pathlib import Path; from uuid import UUID; from qubix.sandbox.stop import stop"
-    return [python, "-B", "-c", f"{code}; print(stop(Path({str(containment.base)!r}), UUID({str(attempt)!r}), grace_s=0.3))"]
-
-
-def test_27_kill_9_of_the_runner_leaves_no_process(containment: Containment) -> None:
-    running = containment.start(attack("a26_many_processes"))
-    running.until("LogText", containing="ready")
-    state = State.read(Folder.of(containment.base, running.attempt))
-    assert state is not None
-    assert state.left() > 0
-    os.kill(state.runner.pid, signal.SIGKILL)
-    assert state.inside.wait(5)
-    deadline = time.monotonic() + 5
-    while state.left() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert state.left() == 0
-    assert not stop.alive(containment.base)
-    cleaned = stop.clean(containment.base)
-    assert cleaned.removed >= 1
-    assert not cleaned.stuck
-    assert not list((containment.base / "attempts").iterdir())
-    assert not any(folder.exists() for folder in state.group.folders)
 
 
 def test_28_concurrent_attempts_do_not_see_each_other(containment: Containment) -> None:
