@@ -1,7 +1,8 @@
 """The treasury: one process that watches the chain, credits what comes in, sends what is signed. `python -m qubix.treasurer`
 
 It holds no key. What it knows is in the database, every step is one transaction that begins by proving leadership, no network call is made
-inside one, and it may be killed at any moment. Its loops: the chain (look, scan, judge again, peek), payments, reconciliation.
+inside one, and it may be killed at any moment. Its loops: the chain (look, scan, judge again, peek), payments, reconciliation,
+and after a restore the payments that it lost.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from qubix.postgres.measures import PoolCollector
 from qubix.settings import Settings
 from qubix.treasury.books import Books
 from qubix.treasury.deciding import Patience, Payer
+from qubix.treasury.lost import LostPayments
+from qubix.treasury.lost_store import LostStore
 from qubix.treasury.reconciling import Reconciler
 from qubix.treasury.sending import Rules
 from qubix.treasury.store import TreasuryStore
@@ -38,6 +41,7 @@ LOOK_S: Final = 1.5
 """Between two looks at the chain."""
 PAYMENTS_S: Final = 1.0
 RECONCILE_S: Final = 5.0
+RECOVER_S: Final = 2.0
 BALANCES_S: Final = 30.0
 """Between two rounds of balances."""
 DOUBTED_S: Final = 10.0
@@ -71,6 +75,7 @@ class Treasurer:
         witnesses = Witnesses(resources.qubic)
         self.watcher = Watcher(witnesses, self.books, clock=resources.clock, pauses=pauses)
         self.payer = Payer(witnesses, self.books, clock=resources.clock, rules=rules, patience=patience)
+        self.lost = LostPayments(witnesses, self.books, clock=resources.clock, rules=rules, pauses=pauses)
         self.reconciler = Reconciler(witnesses, self.books)
         self._balances_due = 0.0
 
@@ -96,7 +101,7 @@ class Treasurer:
     async def books(self) -> AsyncIterator[Books]:
         """One transaction while this process leads. Raises: NotLeader."""
         async with scope(self._resources, leads=(NAME, self._epoch)) as s:
-            yield Books(WatchStore(s.connection), TreasuryStore(s.connection), s.outbox.add, s.wake)
+            yield Books(WatchStore(s.connection), TreasuryStore(s.connection), LostStore(s.connection), s.outbox.add, s.wake)
 
     async def run(self) -> None:
         """Lead and work until cancelled, or until another leads. Raises: NotLeader, Invalid."""
@@ -113,6 +118,7 @@ class Treasurer:
             self._woken("payments", self.pay, idle_s=PAYMENTS_S),
             self._woken("deposits", self._expect, idle_s=WAITED_FOR_S),
             self._every(RECONCILE_S, self.reconcile),
+            self._every(RECOVER_S, self.recover),
         ]
         await side_by_side(loops)
 
@@ -128,6 +134,10 @@ class Treasurer:
     async def pay(self) -> None:
         """Send what is signed, decide what is final."""
         await self.payer.step()
+
+    async def recover(self) -> None:
+        """After a restore, find out what became of payments that the backup did not know."""
+        await self.lost.step()
 
     async def reconcile(self) -> None:
         """Ask for balances now and then, and judge them when the cursor has passed them."""

@@ -604,7 +604,7 @@ BEGIN
   IF NOT is_restored() THEN RETURN -9; END IF;
   SELECT * INTO s FROM strangers WHERE tx_id = p_tx_id;
   IF NOT FOUND THEN RETURN -2; END IF;
-  IF EXISTS (SELECT 1 FROM payments WHERE tx_id = p_tx_id) THEN RETURN -4; END IF;
+  IF EXISTS (SELECT 1 FROM lost_verdicts WHERE tx_id = p_tx_id AND NOT paid) OR EXISTS (SELECT 1 FROM payments WHERE tx_id = p_tx_id) THEN RETURN -4; END IF;
   code := move(transfer_id(row_id, 'fee'), 'cost', row_id, platform_account('house', 1::smallint), platform_account('chain', 1::smallint), 1::smallint, s.amount);
   IF code = 0 THEN
     INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, counterparty, tick, archived_at, second_proof)
@@ -630,7 +630,7 @@ BEGIN
   SELECT * INTO s FROM strangers WHERE tx_id = p_tx_id;
   IF NOT FOUND THEN RETURN -2; END IF;
   IF EXISTS (SELECT 1 FROM payments WHERE tx_id = p_tx_id) THEN RETURN 1; END IF;
-  IF EXISTS (SELECT 1 FROM payments WHERE source = s.source AND ended_at IS NULL)
+  IF EXISTS (SELECT 1 FROM lost_verdicts WHERE tx_id = p_tx_id AND NOT paid) OR EXISTS (SELECT 1 FROM payments WHERE source = s.source AND ended_at IS NULL)
      OR EXISTS (SELECT 1 FROM chain_rows WHERE id = chain_row_id('cost', 1::smallint, p_tx_id, 0)) THEN RETURN -4; END IF;
   SELECT purpose = 'hot' INTO from_hot FROM chain_addresses WHERE identity = s.source;
   to_hot := EXISTS (SELECT 1 FROM chain_addresses WHERE identity = s.destination AND purpose = 'hot');
@@ -1593,6 +1593,17 @@ ALTER TABLE public.log_chunks ALTER COLUMN "position" ADD GENERATED ALWAYS AS ID
     NO MAXVALUE
     CACHE 1
 );
+CREATE TABLE public.lost_verdicts (
+    tx_id text NOT NULL,
+    paid boolean,
+    raised boolean NOT NULL,
+    reason text NOT NULL,
+    judged_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+COMMENT ON TABLE public.lost_verdicts IS 'after a restore: whether what a stranger sent has paid, by the rules of the payments that were signed here';
+COMMENT ON COLUMN public.lost_verdicts.paid IS 'NULL while nothing proves it either way';
+COMMENT ON COLUMN public.lost_verdicts.raised IS 'whether it raised its address''s outgoing counters';
+COMMENT ON COLUMN public.lost_verdicts.reason IS 'the proof, or what lacks of one';
 CREATE TABLE public.node_windows (
     node_id uuid NOT NULL,
     weekday smallint NOT NULL,
@@ -1874,7 +1885,7 @@ CREATE TABLE public.strangers (
 );
 COMMENT ON TABLE public.strangers IS 'transactions from our addresses that no payment here is for: a thief''s, or what a restored backup does not know';
 COMMENT ON COLUMN public.strangers.encoded IS 'with the signature that the archive shows';
-COMMENT ON COLUMN public.strangers.money_flew IS 'by the archive; R1 says whether it is so';
+COMMENT ON COLUMN public.strangers.money_flew IS 'by the archive, which proves nothing: see lost_verdicts';
 CREATE TABLE public.sweeper_beats (
     name text NOT NULL,
     at timestamp with time zone NOT NULL,
@@ -2067,6 +2078,8 @@ ALTER TABLE ONLY public.ledger_network
     ADD CONSTRAINT ledger_network_pkey PRIMARY KEY (the_only);
 ALTER TABLE ONLY public.log_chunks
     ADD CONSTRAINT log_chunks_pkey PRIMARY KEY (attempt_id, stream, "offset");
+ALTER TABLE ONLY public.lost_verdicts
+    ADD CONSTRAINT lost_verdicts_pkey PRIMARY KEY (tx_id);
 ALTER TABLE ONLY public.node_windows
     ADD CONSTRAINT node_windows_pkey PRIMARY KEY (node_id, weekday, opens);
 ALTER TABLE ONLY public.nodes
@@ -2236,6 +2249,9 @@ CREATE TRIGGER leases_moved AFTER UPDATE ON public.device_leases REFERENCING NEW
 CREATE TRIGGER leases_taken AFTER INSERT ON public.device_leases REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.offers_follow_devices();
 CREATE TRIGGER ledger_network_keep BEFORE DELETE OR UPDATE ON public.ledger_network FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER ledger_network_keep_all BEFORE TRUNCATE ON public.ledger_network FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
+CREATE TRIGGER lost_verdicts_keep BEFORE DELETE OR UPDATE OF tx_id ON public.lost_verdicts FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
+CREATE TRIGGER lost_verdicts_keep_all BEFORE TRUNCATE ON public.lost_verdicts FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
+CREATE TRIGGER lost_verdicts_keep_proved BEFORE UPDATE ON public.lost_verdicts FOR EACH ROW WHEN ((old.paid IS NOT NULL)) EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER nodes_changed AFTER UPDATE ON public.nodes FOR EACH ROW WHEN ((((((((((old.state IS DISTINCT FROM new.state) OR (old.paused IS DISTINCT FROM new.paused)) OR (old.draining IS DISTINCT FROM new.draining)) OR (old.region IS DISTINCT FROM new.region)) OR (old.sandbox IS DISTINCT FROM new.sandbox)) OR (old.cpu_model IS DISTINCT FROM new.cpu_model)) OR (old.cpu_cores IS DISTINCT FROM new.cpu_cores)) OR (old.ram_bytes IS DISTINCT FROM new.ram_bytes)) OR (old.provider_id IS DISTINCT FROM new.provider_id))) EXECUTE FUNCTION public.offers_follow_node();
 CREATE TRIGGER nodes_measured AFTER UPDATE OF metrics_at ON public.nodes FOR EACH ROW WHEN ((old.metrics_at IS DISTINCT FROM new.metrics_at)) EXECUTE FUNCTION public.offers_stay_fresh();
 CREATE TRIGGER payment_holds_keep BEFORE DELETE OR UPDATE OF payment_id, place, hold_id ON public.payment_holds FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
@@ -2331,6 +2347,8 @@ ALTER TABLE ONLY public.join_tokens
     ADD CONSTRAINT join_tokens_provider_id_fkey FOREIGN KEY (provider_id) REFERENCES public.providers(id);
 ALTER TABLE ONLY public.log_chunks
     ADD CONSTRAINT log_chunks_attempt_id_fkey FOREIGN KEY (attempt_id) REFERENCES public.attempts(id);
+ALTER TABLE ONLY public.lost_verdicts
+    ADD CONSTRAINT lost_verdicts_tx_id_fkey FOREIGN KEY (tx_id) REFERENCES public.strangers(tx_id);
 ALTER TABLE ONLY public.node_windows
     ADD CONSTRAINT node_windows_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id);
 ALTER TABLE ONLY public.nodes
@@ -2580,6 +2598,7 @@ GRANT SELECT ON TABLE public.ledger_network TO qubix_treasury;
 GRANT SELECT ON TABLE public.ledger_network TO qubix_signer;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.log_chunks TO qubix_web;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.log_chunks TO qubix_controller;
+GRANT SELECT,INSERT,UPDATE ON TABLE public.lost_verdicts TO qubix_treasury;
 GRANT SELECT,INSERT,DELETE ON TABLE public.node_windows TO qubix_web;
 GRANT SELECT ON TABLE public.node_windows TO qubix_controller;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.nodes TO qubix_web;

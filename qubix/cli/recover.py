@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from qubix.cli.output import ExitCode, JsonFlag, Output, WrongUsage, YesFlag, amount, table
+from qubix.cli.output import ExitCode, JsonFlag, Output, WrongUsage, YesFlag, amount, plain, table
 from qubix.cli.treasury import TREASURY, By, DataDir, UrlFile, app, end_payment, look, person_of, there, work_as
 from qubix.kernel.errors import Conflict, Invalid, NotFound
 from qubix.kernel.ids import new_id
@@ -26,15 +26,21 @@ def recover(
         list[str] | None, typer.Option(help="E-mail of who asked for that withdrawal after the backup; once for each payee that lacks one.")
     ] = None,
     house: Annotated[bool, typer.Option("--house", help="Nobody's wallet can be charged with it: the platform bears it.")] = False,
+    unpaid: Annotated[str, typer.Option(help="What proves that it paid nothing: the withdrawals that it names are then paid again.")] = "",
     by: By = None,
     data_dir: DataDir = None,
     url_file: UrlFile = None,
     yes: YesFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """After a restore: book what the chain has paid since the backup, so that nothing is paid twice. Then: qubix treasury resume '*'."""
-    if transaction is None and (user or house):
-        raise WrongUsage("--user and --house are about one transaction", next_step="name it: qubix treasury recover lists them")
+    """After a restore: book what the chain has paid since the backup, so that nothing is paid twice. Then: qubix treasury resume '*'.
+
+    Booked by itself is what is explained and proved; of the rest you say whose it was, or what became of it.
+    """
+    if transaction is None and (user or house or unpaid):
+        raise WrongUsage("--user, --house and --unpaid are about one transaction", next_step="name it: qubix treasury recover lists them")
+    if unpaid and (user or house):
+        raise WrongUsage("what has paid nothing is charged to nobody", next_step="--unpaid alone, or without it")
     out, who = Output(as_json), person_of(by)
     cursor, until = look(data_dir, url_file, TREASURY, lambda desk: desk.recovered_to())
     found = look(data_dir, url_file, TREASURY, _explained)
@@ -43,17 +49,23 @@ def recover(
         one = next((one for one in found if one.lost.tx_id == transaction), None)
         if one is None:
             raise NotFound(f"{transaction} is not among the payments to recover", next_step="qubix treasury recover lists them")
-        out.confirm(f"Book {amount(one.lost.amount)} to {one.lost.destination} as paid by {_bearer(one, user or [], house)}?", yes)
-        work_as(data_dir, url_file, TREASURY, lambda held: _book_one(held, one, user or [], house, who))
-        booked = [transaction]
-    elif whole := [one for one in found if one.is_whole]:
-        _show(out, whole, "Found on the chain, and explained")
+        doubt = f" Nothing proves that it did: {plain(one.lost.doubt)}." if one.lost.doubt else ""
+        if unpaid:
+            out.confirm(f"Has {one.lost.tx_id} paid nothing, so that {amount(one.lost.amount)} may be paid again?", yes)
+            work_as(data_dir, url_file, TREASURY, lambda held: _say_unpaid(held, one, f"{unpaid}; decided by {who}"))
+        else:
+            bearer = _bearer(one, user or [], house)
+            out.confirm(f"Book {amount(one.lost.amount)} to {one.lost.destination} as paid by {bearer}?{doubt}", yes)
+            work_as(data_dir, url_file, TREASURY, lambda held: _book_one(held, one, user or [], house, who))
+            booked = [transaction]
+    elif whole := [one for one in found if one.is_bookable]:
+        _show(out, whole, "Found on the chain, explained and proved")
         out.confirm(f"Book these {len(whole)} as paid?", yes)
         for each in whole:
             work_as(data_dir, url_file, TREASURY, lambda held, each=each: _book(held, each, who))  # type: ignore[misc]
             booked.append(each.lost.tx_id)
     left = look(data_dir, url_file, TREASURY, _explained)  # again: so many are listed, there may be more
-    _show(out, left, "Not explained: say whose they were")
+    _show(out, left, "Not explained, or not proved: say whose they were, or what became of them")
     caught_up = until is not None and cursor >= until
     if not caught_up:
         out.show(f"the chain is booked to tick {cursor} of {until or 'not known yet: the treasury has not looked'}: look again in a while")
@@ -108,6 +120,16 @@ async def _asked_again(desk: Oversight, place: Place, email: str) -> UUID:
     return hold
 
 
+async def _say_unpaid(held: Resources, one: Explained, proof: str) -> None:
+    from qubix.bootstrap import scope
+    from qubix.treasury.oversight import Oversight
+
+    async with scope(held) as s:
+        said = not one.lost.is_proved and await Oversight(s.connection).unpaid(one.lost.tx_id, proof)
+    if not said:
+        raise Conflict("it is proved that it has paid", next_step="qubix treasury recover books it")
+
+
 async def _book_one(held: Resources, one: Explained, users: Sequence[str], house: bool, who: str) -> None:
     lacking = [place for place in one.places if place.owed is None]
     if house and one.is_whole:
@@ -143,6 +165,10 @@ def _bearer(one: Explained, users: Sequence[str], house: bool) -> str:
     return " and ".join(users) or ("the paying address's own sweep" if one.kind == "sweep" else "the withdrawals that it names")
 
 
+def _known(one: Explained) -> str:
+    return one.reason or f"{sum(place.owed is not None for place in one.places)} of {len(one.places)} payees known"
+
+
 def _row(one: Explained) -> dict[str, Any]:
     lost = one.lost
     return {
@@ -153,6 +179,8 @@ def _row(one: Explained) -> dict[str, Any]:
         "destination": lost.destination,
         "tick": lost.tick,
         "reason": one.reason,
+        "proved": lost.is_proved,
+        "doubt": lost.doubt,
         "payees": [
             {
                 "address": place.address,
@@ -175,7 +203,7 @@ def _show(out: Output, found: Sequence[Explained], title: str) -> None:
             amount(one.lost.amount),
             one.lost.tick,
             one.lost.destination,
-            one.reason or f"{sum(place.owed is not None for place in one.places)} of {len(one.places)} payees known",
+            "; ".join(filter(None, [_known(one), one.lost.doubt and f"not proved: {one.lost.doubt}"])),
         )
         for one in found
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from qubix.kernel.events import Event
+from qubix.treasury.lost_store import LostStore
 from qubix.treasury.model import chain_event
 from qubix.treasury.store import TreasuryStore
 from qubix.treasury.watch_store import Change, WatchStore
@@ -15,10 +16,12 @@ from qubix.treasury.watch_store import Change, WatchStore
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """Args: rows, what the process keeps; acts, which move money, one per transaction; tell, adds an event; wake, after the commit."""
+    """Args: rows, what the process keeps; acts, which move money, one per transaction; lost, after a restore; tell, adds an
+    event; wake, after the commit."""
 
     rows: WatchStore
     acts: TreasuryStore
+    lost: LostStore
     tell: Callable[[Event], None]
     wake: Callable[[str], None]
 

@@ -6,16 +6,13 @@ UNKNOWN, its money stays held, and it is asked about again, for as long as nobod
 
 from __future__ import annotations
 
-import asyncio
-import datetime as dt
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
 from qubix import observability
 from qubix.chains.qubic.answers import Ambiguous, Refused
-from qubix.chains.qubic.errors import RpcUnavailable, TickNotYetProcessed, TickSkipped
-from qubix.chains.qubic.rpc import QubicRpc
+from qubix.chains.qubic.errors import RpcUnavailable
 from qubix.kernel.clock import Clock
 from qubix.kernel.errors import Conflict
 from qubix.kernel.failpoints import reach
@@ -25,16 +22,13 @@ from qubix.postgres.leader import NotLeader
 from qubix.treasury.books import Books, OpenBooks
 from qubix.treasury.halting import stop_for_person
 from qubix.treasury.model import chain_event
+from qubix.treasury.observing import Looks, Observer
 from qubix.treasury.sending import (
     Counters,
     Dead,
-    Moved,
-    Observed,
-    Outgoing,
     Pending,
     Rules,
     Settled,
-    Sighting,
     Signed,
     Unknown,
     is_broadcast_due,
@@ -65,14 +59,12 @@ class Patience:
 
 @dataclass(slots=True)
 class _Case:
-    """What was seen of one payment since this process began to ask. Args: since and due_at by the monotonic clock."""
+    """One payment since this process began to ask. Args: since and due_at by the monotonic clock."""
 
     since: float
     due_at: float
     pause_s: float
-    sightings: list[Sighting] = field(default_factory=list)
-    outgoing: list[tuple[float, Outgoing]] = field(default_factory=list)
-    moved: list[tuple[float, Moved]] = field(default_factory=list)
+    looks: Looks = field(default_factory=Looks)
 
 
 class Payer:
@@ -86,6 +78,7 @@ class Payer:
         self._clock = clock
         self._rules = rules or Rules()
         self._patience = patience or Patience()
+        self._observer = Observer(witnesses, clock=clock, keep_s=self._patience.keep_s)
         self._cases: dict[UUID, _Case] = {}
 
     async def step(self) -> int:
@@ -152,7 +145,7 @@ class Payer:
             return False
         case.due_at, case.pause_s = now + case.pause_s, min(2 * case.pause_s, self._patience.most_s)
         signed = _signed(payment)
-        seen = await self._observe(signed, state, case)
+        seen = await self._observer.observe(signed, state, case.looks)
         match verdict(signed, net_of_refund(signed, seen, self._rules), self._rules):
             case Settled(proof=proof):
                 await self._settle(payment, proof)
@@ -167,56 +160,12 @@ class Payer:
                 pass
         return False
 
-    async def _observe(self, signed: Signed, state: ChainState, case: _Case) -> Observed:
-        """One more look by every endpoint for itself, beside those that still count; what is not answered is not seen."""
-        intervals = await self._witnesses.rpc.tick_intervals()
-        looks = [self._look(self._witnesses.rpc.pinned(base), base, signed, case) for base in self._witnesses.rpc.endpoints]
-        for outcome in await asyncio.gather(*looks, return_exceptions=True):
-            if isinstance(outcome, BaseException) and not isinstance(outcome, RpcUnavailable | TickNotYetProcessed):
-                raise outcome
-        self._forget(case)
-        return Observed(
-            state.head,
-            state.processed,
-            intervals,
-            tuple(case.sightings),
-            tuple(one for _, one in case.outgoing),
-            tuple(one for _, one in case.moved),
-            len(self._witnesses.rpc.endpoints),
-        )
-
-    async def _look(self, pin: QubicRpc, base: str, signed: Signed, case: _Case) -> None:
-        processed = await pin.last_processed()
-        sighting = Sighting(base, self._clock.now(), processed.tick, await pin.transaction(signed.tx_id))
-        try:
-            listed = await pin.transactions_of_tick(signed.tick)
-            ticked = await pin.tick_data(signed.tick)
-            sighting = replace(sighting, listed=listed, hashes=ticked.transaction_ids if ticked else None)
-        except TickSkipped:
-            sighting = replace(sighting, skipped=True)
-        moved = await pin.transfers(signed.tx_id)
-        wallet = await pin.balance(signed.source, max_age_s=0)
-        now = self._clock.monotonic()
-        case.sightings.append(sighting)
-        case.outgoing.append((now, Outgoing(base, wallet.valid_for_tick, Counters(wallet.outgoing_transfers, wallet.outgoing_amount))))
-        case.moved.append((now, Moved(base, processed.log_tick, moved.transfers, moved.complete)))
-
-    def _forget(self, case: _Case) -> None:
-        """Drop looks that are too old, so that a slip of an endpoint heals; never that the payment was once shown, or moved money."""
-        oldest = self._clock.monotonic() - self._patience.keep_s
-        oldest_at = self._clock.now() - dt.timedelta(seconds=self._patience.keep_s)
-        found = {one.endpoint: one for one in case.sightings if one.found}
-        case.sightings = [one for one in case.sightings if one.at >= oldest_at or found.get(one.endpoint) is one]
-        case.outgoing = [(at, one) for at, one in case.outgoing if at >= oldest]
-        moved = {one.endpoint: one for _, one in case.moved if one.transfers}
-        case.moved = [(at, one) for at, one in case.moved if at >= oldest or moved.get(one.endpoint) is one]
-
     # -- what follows --
 
     async def _settle(self, payment: SignedPayment, proof: str) -> None:
         """Book a paid payment: each hold, the fee, the end, each in a transaction of its own and each repeatable."""
         case = self._cases[payment.id]
-        shown = next((one.found for one in reversed(case.sightings) if one.found), None)
+        shown = next((one.found for one in reversed(case.looks.sightings) if one.found), None)
         if shown:
             async with self._books() as books:
                 await books.rows.shown(payment.id, written_down(shown))

@@ -62,12 +62,16 @@ ended AS (DELETE FROM payout_halts WHERE subject = :s AND needs_person AND NOT E
 SELECT subject FROM kept
 """
 
-# What the chain shows from our addresses, and no payment here is for: after a restore, what the backup did not know.
+# What the chain shows from our addresses, and no payment here is for: after a restore, what the backup did not know. That an archive says of one that
+# no money moved is no proof; of those that the backup knew, R1 has said since whether it was so.
 _STRANGERS: Final = """
-SELECT s.tx_id, s.source, s.destination, s.amount, s.tick, s.input_type, s.payload, s.money_flew, a.purpose AS source_purpose,
-       EXISTS (SELECT 1 FROM chain_addresses d WHERE d.identity = s.destination AND d.purpose = 'hot') AS to_hot
-FROM strangers s JOIN chain_addresses a ON a.identity = s.source
-WHERE s.money_flew IS NOT FALSE AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.tx_id = s.tx_id AND p.ended_at IS NOT NULL)
+SELECT s.tx_id, s.source, s.destination, s.amount, s.tick, s.input_type, s.payload, a.purpose AS source_purpose,
+       EXISTS (SELECT 1 FROM chain_addresses d WHERE d.identity = s.destination AND d.purpose = 'hot') AS to_hot,
+       v.paid, coalesce(v.reason, 'nobody has asked yet what became of it') AS doubt
+FROM strangers s JOIN chain_addresses a ON a.identity = s.source LEFT JOIN lost_verdicts v ON v.tx_id = s.tx_id
+WHERE v.paid IS NOT FALSE AND (s.money_flew IS NOT FALSE OR s.found_at > coalesce(
+    (SELECT (h.figures->'restored'->0->>'taken_at')::timestamptz FROM payout_halts h WHERE h.subject = '*'), '-infinity'))
+  AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.tx_id = s.tx_id AND p.ended_at IS NOT NULL)
   AND NOT EXISTS (SELECT 1 FROM chain_rows r WHERE r.kind = 'cost' AND r.tx_id = s.tx_id) ORDER BY s.tick, s.tx_id LIMIT :most
 """
 # Withdrawals that nothing was signed for, or only what is being recovered: of that some may be captured already, where the rest could not be booked yet.
@@ -77,6 +81,12 @@ SELECT h.id, h.amount, h.address FROM holds h WHERE h.asset = 1 AND (
     OR EXISTS (SELECT 1 FROM payment_holds l JOIN payments p ON p.id = l.payment_id JOIN strangers s ON s.tx_id = p.tx_id
                WHERE l.hold_id = h.id AND l.live AND p.ended_at IS NULL))
 ORDER BY h.created_at, h.id
+"""
+
+# Whether R1 has not judged the paying address yet as it is after all that the time before the restore may have left.
+_UNCOMPARED: Final = """
+SELECT EXISTS (SELECT 1 FROM chain_addresses WHERE purpose = 'hot')
+   AND NOT EXISTS (SELECT 1 FROM payout_halts WHERE subject = '*' AND figures->'restored'->0 ? 'compared')
 """
 
 Row = dict[str, Any]
@@ -168,6 +178,11 @@ class Oversight:
                 f"{len(strangers)} payments on the chain are not in these books: withdrawals that they paid would be paid again",
                 next_step="qubix treasury recover",
             )
+        if await self._connection.scalar(sa.text(_UNCOMPARED)):
+            raise Conflict(
+                "the paying address has not been compared with the books since the restore",
+                next_step="let the treasury run; qubix treasury status shows a payment that is not settled, and that it waits for",
+            )
 
     async def recovered_to(self) -> tuple[int, int | None]:
         """Up to which tick the chain is booked, and up to which it must be after the restore (None: the treasury has not looked since).
@@ -195,9 +210,17 @@ class Oversight:
                 bytes(row["payload"]),
                 from_hot=row["source_purpose"] == "hot",
                 to_hot=row["to_hot"],
+                is_proved=row["paid"] is True,
+                doubt="" if row["paid"] else row["doubt"],
             )
             for row in rows
         ]
+
+    async def unpaid(self, tx_id: str, proof: str) -> bool:
+        """Say that what the chain shows has paid nothing, where nothing has proved the opposite. Returns whether it stands so now."""
+        sql = """INSERT INTO lost_verdicts (tx_id, paid, raised, reason) VALUES (:tx_id, false, false, :proof)
+                 ON CONFLICT (tx_id) DO UPDATE SET paid = false, reason = :proof, judged_at = clock_timestamp() WHERE lost_verdicts.paid IS NULL RETURNING true"""
+        return bool(await self._connection.scalar(sa.text(sql), {"tx_id": tx_id, "proof": proof[:1000]}))
 
     async def owed(self) -> list[Owed]:
         """Withdrawals that are open, the oldest first."""

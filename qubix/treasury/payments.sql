@@ -146,7 +146,7 @@ BEGIN
   SELECT * INTO s FROM strangers WHERE tx_id = p_tx_id;
   IF NOT FOUND THEN RETURN -2; END IF;
   IF EXISTS (SELECT 1 FROM payments WHERE tx_id = p_tx_id) THEN RETURN 1; END IF;
-  IF EXISTS (SELECT 1 FROM payments WHERE source = s.source AND ended_at IS NULL)
+  IF EXISTS (SELECT 1 FROM lost_verdicts WHERE tx_id = p_tx_id AND NOT paid) OR EXISTS (SELECT 1 FROM payments WHERE source = s.source AND ended_at IS NULL)
      OR EXISTS (SELECT 1 FROM chain_rows WHERE id = chain_row_id('cost', 1::smallint, p_tx_id, 0)) THEN RETURN -4; END IF;
   SELECT purpose = 'hot' INTO from_hot FROM chain_addresses WHERE identity = s.source;
   to_hot := EXISTS (SELECT 1 FROM chain_addresses WHERE identity = s.destination AND purpose = 'hot');
@@ -173,7 +173,7 @@ BEGIN
   IF NOT is_restored() THEN RETURN -9; END IF;
   SELECT * INTO s FROM strangers WHERE tx_id = p_tx_id;
   IF NOT FOUND THEN RETURN -2; END IF;
-  IF EXISTS (SELECT 1 FROM payments WHERE tx_id = p_tx_id) THEN RETURN -4; END IF;
+  IF EXISTS (SELECT 1 FROM lost_verdicts WHERE tx_id = p_tx_id AND NOT paid) OR EXISTS (SELECT 1 FROM payments WHERE tx_id = p_tx_id) THEN RETURN -4; END IF;
   code := move(transfer_id(row_id, 'fee'), 'cost', row_id, platform_account('house', 1::smallint), platform_account('chain', 1::smallint), 1::smallint, s.amount);
   IF code = 0 THEN
     INSERT INTO chain_rows (id, kind, tx_id, index, asset, amount, address, counterparty, tick, archived_at, second_proof)

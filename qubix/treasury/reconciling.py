@@ -61,6 +61,9 @@ class Reconciler:
             judged = [one for one in await books.rows.figures(balances) if not one.undecided]
             everybody, alone = _sorted(judged)
             await compare(books.rows, EVERYBODY, "R1", everybody)
+            for one in judged:
+                if one.purpose == "hot":
+                    await books.lost.compared(one.tick)
             for address, wrong in alone.items():
                 await compare(books.rows, address, "R1", {address: wrong})
         for one in judged:

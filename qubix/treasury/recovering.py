@@ -21,7 +21,10 @@ _MEMO: Final = re.compile(rb"qubix:hold:([0-9a-f-]{36})")
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A transaction from one of our addresses that no payment here is for. Args: from_hot and to_hot, whether that is our paying address."""
+    """A transaction from one of our addresses that no payment here is for.
+
+    Args: from_hot and to_hot, whether that is our paying address; is_proved, whether it is proved that it has paid; doubt, what lacks of a proof.
+    """
 
     tx_id: str
     source: str
@@ -32,6 +35,8 @@ class Lost:
     payload: bytes
     from_hot: bool
     to_hot: bool
+    is_proved: bool = False
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +70,20 @@ class Explained:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it can be booked as it is."""
+        """Whether all of it is known."""
         return self.kind != "unknown" and all(place.owed is not None for place in self.places)
+
+    @property
+    def is_bookable(self) -> bool:
+        """Whether it is booked without a person's word: it is whole, and has paid."""
+        return self.is_whole and self.lost.is_proved
 
 
 def explain(found: Sequence[Lost], owed: Sequence[Owed]) -> list[Explained]:
-    """What each was for, in their order; an open withdrawal explains one payment, the oldest first."""
+    """What each was for, in their order; an open withdrawal explains one payment: of those that have paid first, and the oldest first."""
     left = list(owed)
-    return [_explained(lost, left) for lost in found]
+    explained = {id(lost): _explained(lost, left) for lost in sorted(found, key=lambda one: not one.is_proved)}
+    return [explained[id(lost)] for lost in found]
 
 
 def _explained(lost: Lost, left: list[Owed]) -> Explained:

@@ -289,18 +289,24 @@ def verdict(signed: Signed, seen: Observed, rules: Rules | None = None) -> Verdi
     return case.executed(found)
 
 
+def gave_back(signed: Signed, seen: Observed, rules: Rules | None = None) -> frozenset[str]:
+    """The endpoints whose complete event log, from after a send-many is final, shows that the contract took its money and gave it back whole."""
+    final = signed.tick + (rules or Rules()).confirmations
+    both = {QuTransfer(signed.source, signed.destination, signed.amount), QuTransfer(signed.destination, signed.source, signed.amount)}
+    logs = [moved for moved in seen.moved if moved.log_tick >= final and moved.complete]
+    refunded = (moved.endpoint for moved in logs if len(moved.transfers) == len(both) and set(moved.transfers) == both)
+    return frozenset(refunded) if signed.payments else frozenset()
+
+
 def net_of_refund(signed: Signed, seen: Observed, rules: Rules | None = None) -> Observed:
     """What was seen, without a send-many that the contract took and gave back whole: that raises both of the wallet's counters and moves nothing.
 
-    Taken so of an endpoint whose complete event log, from after the payment is final, shows these two movements and no other.
+    Taken so of an endpoint that `gave_back` names.
     """
-    final = signed.tick + (rules or Rules()).confirmations
-    there = QuTransfer(signed.source, signed.destination, signed.amount)
-    both = {there, QuTransfer(signed.destination, signed.source, signed.amount)}
+    both = {QuTransfer(signed.source, signed.destination, signed.amount), QuTransfer(signed.destination, signed.source, signed.amount)}
     raised = Counters(signed.before.transfers + 1, signed.before.amount + signed.amount)
-    logs = [moved for moved in seen.moved if moved.log_tick >= final and moved.complete]
-    refunded = {moved.endpoint for moved in logs if len(moved.transfers) == len(both) and set(moved.transfers) == both}
-    if not signed.payments or not refunded:
+    refunded = gave_back(signed, seen, rules)
+    if not refunded:
         return seen
     return replace(
         seen,

@@ -149,9 +149,20 @@ strangers = sa.Table(
     sa.Column("input_type", sa.Integer, nullable=False),
     sa.Column("payload", sa.LargeBinary, nullable=False),
     sa.Column("encoded", sa.LargeBinary, nullable=False, comment="with the signature that the archive shows"),
-    sa.Column("money_flew", sa.Boolean, comment="by the archive; R1 says whether it is so"),
+    sa.Column("money_flew", sa.Boolean, comment="by the archive, which proves nothing: see lost_verdicts"),
     _at("found_at", now=True),
     comment="transactions from our addresses that no payment here is for: a thief's, or what a restored backup does not know",
+)
+
+lost_verdicts = sa.Table(
+    "lost_verdicts",
+    metadata,
+    sa.Column("tx_id", sa.ForeignKey("strangers.tx_id"), primary_key=True),
+    sa.Column("paid", sa.Boolean, comment="NULL while nothing proves it either way"),
+    sa.Column("raised", sa.Boolean, nullable=False, comment="whether it raised its address's outgoing counters"),
+    sa.Column("reason", sa.Text, nullable=False, comment="the proof, or what lacks of one"),
+    _at("judged_at", now=True),
+    comment="after a restore: whether what a stranger sent has paid, by the rules of the payments that were signed here",
 )
 
 chain_state = sa.Table(

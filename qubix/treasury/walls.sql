@@ -19,6 +19,10 @@ CREATE TRIGGER payment_holds_keep_all BEFORE TRUNCATE ON payment_holds FOR EACH 
 
 CREATE TRIGGER strangers_keep BEFORE DELETE OR UPDATE ON strangers FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER strangers_keep_all BEFORE TRUNCATE ON strangers FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+-- What was proved stays.
+CREATE TRIGGER lost_verdicts_keep BEFORE DELETE OR UPDATE OF tx_id ON lost_verdicts FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER lost_verdicts_keep_proved BEFORE UPDATE ON lost_verdicts FOR EACH ROW WHEN (OLD.paid IS NOT NULL) EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER lost_verdicts_keep_all BEFORE TRUNCATE ON lost_verdicts FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 INSERT INTO signer_limits (payment_max, user_day_max, wallet_day_max) VALUES (1000000000, 5000000000, 20000000000);
 
@@ -34,5 +38,6 @@ GRANT INSERT, UPDATE ON chain_state TO qubix_treasury;
 GRANT INSERT, UPDATE ON incoming TO qubix_treasury;
 GRANT SELECT ON strangers TO qubix_treasury, qubix_signer;
 GRANT INSERT ON strangers TO qubix_treasury;
+GRANT SELECT, INSERT, UPDATE ON lost_verdicts TO qubix_treasury;
 GRANT INSERT, UPDATE, DELETE ON payout_halts TO qubix_treasury;
 GRANT UPDATE (broadcasts, broadcast_at, reason, raw) ON payments TO qubix_treasury;

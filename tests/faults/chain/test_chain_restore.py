@@ -76,6 +76,8 @@ def test_p12_what_was_paid_after_the_backup_is_not_paid_again_after_the_restore(
     assert world.rows("SELECT * FROM payments WHERE kind = 'payout' AND ended_at IS NULL") == [], "signed while payouts are on hold"
     assert told(world, "resume", "*", "-y", code=1)["error"]["code"] == "conflict"
 
+    proved = """SELECT count(*) > 0 AND bool_and(coalesce(v.paid, false)) FROM strangers s LEFT JOIN lost_verdicts v ON v.tx_id = s.tx_id"""
+    world.until(lambda: world.value(OWNER, proved), "all that was paid since the backup is proved")
     [left] = told(world, "recover", "-y", code=101)["left"]
     assert [payee["named"] for payee in left["payees"]] == [str(after.hold)]
     assert [world.state(one) for one in before] == ["CAPTURED"] * 3
@@ -83,6 +85,9 @@ def test_p12_what_was_paid_after_the_backup_is_not_paid_again_after_the_restore(
     told(world, "resume", "*", "-y", code=1)
     email = world.value(OWNER, "SELECT email FROM users WHERE id = $1", payer.id)
     assert told(world, "recover", left["tx_id"], "--user", email, "-y")["left"] == []
+    world.until(
+        lambda: world.value(OWNER, "SELECT figures->'restored'->0 ? 'compared' FROM payout_halts"), "the paying address is compared"
+    )
     told(world, "resume", "*", "-y")
     world.until(world.is_quiet, "the figures agree again")
     world.withdraws(payer, 8_001)
