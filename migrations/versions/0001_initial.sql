@@ -260,6 +260,7 @@ BEGIN
     SELECT amount INTO known FROM transfers WHERE id = step;
     RETURN CASE WHEN known IS NULL THEN -4 WHEN known = p_amount THEN 1 ELSE -1 END;
   END IF;
+  IF is_restored() AND NOT EXISTS (SELECT 1 FROM transfers WHERE id = step) THEN RETURN -8; END IF;
   code := move(step, 'fund', p_escrow, e.payer_id, e.account_id, e.asset, p_amount);
   IF code = 0 THEN
     IF e.state = 'PENDING' THEN UPDATE escrows SET state = 'LOCKED', funded = p_amount WHERE id = p_escrow;

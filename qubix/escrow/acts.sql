@@ -14,7 +14,8 @@ BEGIN
   RETURN CASE WHEN EXISTS (SELECT 1 FROM escrows WHERE id = p_escrow AND payer_id = payer) THEN 1 ELSE -1 END;
 END $$;
 
--- n = 1 locks the escrow, every further n is a top-up or an extension.
+-- n = 1 locks the escrow, every further n is a top-up or an extension. After a restore the wallet may have been paid out since the backup (-8): what a
+-- job's payee earned could not be taken back, so nothing is funded before the chain was reconciled.
 CREATE FUNCTION fund(p_escrow uuid, p_n integer, p_amount bigint) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE e escrows; step uuid := transfer_id(p_escrow, 'fund/' || p_n); known bigint; code integer;
@@ -26,6 +27,7 @@ BEGIN
     SELECT amount INTO known FROM transfers WHERE id = step;
     RETURN CASE WHEN known IS NULL THEN -4 WHEN known = p_amount THEN 1 ELSE -1 END;
   END IF;
+  IF is_restored() AND NOT EXISTS (SELECT 1 FROM transfers WHERE id = step) THEN RETURN -8; END IF;
   code := move(step, 'fund', p_escrow, e.payer_id, e.account_id, e.asset, p_amount);
   IF code = 0 THEN
     IF e.state = 'PENDING' THEN UPDATE escrows SET state = 'LOCKED', funded = p_amount WHERE id = p_escrow;

@@ -12,6 +12,7 @@ from qubix.kernel.events import Event, EventType
 from qubix.kernel.money import AMOUNT_MAX, Asset, Qu
 from qubix.ledger.model import Code, EntryType, missing_funds, refuse
 from qubix.ledger.service import LedgerService, wallet_event
+from qubix.treasury.model import NotReconciled
 
 if TYPE_CHECKING:
     from qubix.escrow.store import EscrowStore
@@ -51,7 +52,7 @@ class EscrowService:
         """Lock `ceiling` units of the user's wallet for the job, in the transaction that makes the job.
 
         Returns: the LOCKED escrow, its id the job's. A repeat with the same content changes nothing.
-        Raises: Unpaid with `missing` (the transaction must then make nothing); Invalid unless 0 < ceiling.
+        Raises: Unpaid with `missing`, NotReconciled after a restore (the transaction must then make nothing); Invalid unless 0 < ceiling.
         """
         await self.open_pending(job_id, user_id, asset)
         return await self._fund(job_id, user_id, 1, ceiling, asset)
@@ -159,6 +160,11 @@ class EscrowService:
         code = await self._store.fund(escrow_id, n, amount)
         if code is Code.INSUFFICIENT:
             raise missing_funds(amount, await self._ledger.available(user_id, asset))
+        if code is Code.NOT_DUE:
+            raise NotReconciled(
+                "no job is paid from a wallet now: this platform was restored from a backup, and what the chain paid out since is being looked up",
+                next_step="try again once it is known; nothing was made, and nothing was taken",
+            )
         escrow = await self._changed(escrow_id, code)
         if code is Code.DONE:
             self._tell(wallet_event(user_id, asset, EntryType.ESCROW_LOCK, -amount, escrow_id))

@@ -15,6 +15,7 @@ from qubix.kernel.errors import Unpaid
 from qubix.kernel.events import Event
 from qubix.kernel.money import Qu
 from qubix.treasury.arrivals import Arrival, Arrivals, awaited_tick, is_held_up
+from qubix.treasury.model import NotReconciled
 
 if TYPE_CHECKING:
     from qubix.escrow.service import EscrowService
@@ -197,7 +198,10 @@ class FundingService:
     async def _fund(self, request: Request, decision: Decision) -> bool:
         try:
             await self._escrow.open_and_fund(request.job_id, request.owner_id, request.ceiling)
-        except Unpaid:  # it was spent since the look; what comes next is decided by the next one
+        except (
+            Unpaid,
+            NotReconciled,
+        ):  # it was spent since the look, or may have been before a restore: the next look decides what comes next
             return False
         job_after(JobState.AWAITING_FUNDS, JobStep.FUND)
         await self._store.show(request.job_id, decision.shown, extended=False, paid=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
+from qubix.kernel.errors import Unavailable
 from qubix.kernel.events import Event, EventType
 from qubix.kernel.ids import transfer_id
 from qubix.kernel.money import Asset, Qu
@@ -25,6 +26,12 @@ class OurOwnAddress(NotPayable):
     """A payout may not go to an address of this platform."""
 
     code = "our_own_address"
+
+
+class NotReconciled(Unavailable):
+    """The platform was restored from a backup, and what the chain paid since is not booked yet: a wallet may have less than it says."""
+
+    code = "not_reconciled"
 
 
 class ChainState(enum.StrEnum):

@@ -15,7 +15,7 @@ from qubix.kernel.ids import new_id, transfer_id
 from qubix.kernel.money import Asset, Qu, written
 from qubix.ledger.model import Code, EntryType, WrongNetwork, WrongState, refuse
 from qubix.ledger.service import LedgerService
-from qubix.treasury.model import INCOMING_MAX, ChainFacts, ChainState, Incoming, OurOwnAddress, Outlook, chain_event, said_of
+from qubix.treasury.model import INCOMING_MAX, ChainFacts, ChainState, Incoming, NotReconciled, OurOwnAddress, Outlook, chain_event, said_of
 from qubix.treasury.sending import payee
 
 if TYPE_CHECKING:
@@ -31,12 +31,6 @@ class NoAddressYet(Unavailable):
     """Every deposit address that the signer has made is given."""
 
     code = "no_address_yet"
-
-
-class NotReconciled(Unavailable):
-    """The platform was restored from a backup, and what the chain paid since is not booked yet."""
-
-    code = "not_reconciled"
 
 
 class SignedAlready(WrongState):

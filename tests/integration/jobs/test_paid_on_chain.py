@@ -17,6 +17,7 @@ from qubix.jobs.model import Job, JobRequest, JobState, Pay, TooManyUnpaid
 from qubix.kernel.errors import QubixError, Unavailable
 from qubix.kernel.ids import UserId
 from qubix.ledger.model import WrongNetwork
+from qubix.treasury.model import NotReconciled
 from tests.fakes import deposits
 from tests.fakes.deposits import seen
 from tests.fakes.nodes import person
@@ -276,6 +277,23 @@ async def test_money_spent_between_the_look_and_the_funding_leaves_the_job_waiti
     await world.control.step()
     assert await world.state(job) is JobState.AWAITING_FUNDS
     assert (await world.payment(job)).request.shown.missing == 100
+
+
+async def test_after_a_restore_no_job_is_paid_from_a_wallet_before_the_chain_was_reconciled(world: World) -> None:
+    job = await world.job()
+    await (await seen(world.owner, await world.address(), 900)).credited()
+    await world.owner.execute(
+        sa.text("""INSERT INTO payout_halts (subject, rule, figures, needs_person) VALUES ('*', 'restored', '{"restored": [{}]}', true)""")
+    )
+    await world.control.step()
+    assert await world.state(job) is JobState.AWAITING_FUNDS, "what the wallet shows may have been paid out since the backup"
+    with pytest.raises(NotReconciled) as refused:
+        await submit(world.resources, world.user, budget=100)
+    assert refused.value.next_step
+    await world.owner.execute(sa.text("DELETE FROM payout_halts"))
+    await world.control.step()
+    assert await world.escrow(job) == ("LOCKED", 600)
+    await submit(world.resources, world.user, budget=100)
 
 
 async def test_a_payment_that_is_gone_lets_the_shown_count_stand_and_its_amount_be_missing_again(world: World) -> None:
