@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from typing import Annotated, Literal
 from uuid import UUID
@@ -13,7 +14,7 @@ from pydantic import Field, ValidationError
 from qubix.bootstrap import Scope
 from qubix.identity.model import Principal, Role, Session, User, Via, WrongLogin, normal_email
 from qubix.identity.model import Scope as Grant
-from qubix.kernel.errors import Invalid
+from qubix.kernel.errors import Invalid, Unauthenticated
 from serve_app.api.shapes import OPTIONAL_LOGIN, PROBLEMS, Body, View
 from serve_app.calls import DefaultCall, LoginCall, cookie_of
 from serve_app.web import SESSIONS
@@ -256,9 +257,16 @@ def session_kind(request: Request) -> Via:
 
 
 async def retire(s: Scope, call: LoginCall) -> None:
-    """End the session that a browser brought to a login: the new one takes its cookie's place, and nobody holds the old one any more."""
-    if call.from_cookie:
-        await s.identity.logout(call.token or "")
+    """End the session that a browser brought to a login: the new one takes its cookie's place, and nobody holds the old one any more.
+
+    Its open sockets end too, whoever's it was.
+    """
+    if not call.from_cookie or not call.token:
+        return
+    with contextlib.suppress(Unauthenticated):
+        before = await s.identity.authenticate(call.token)
+        s.wake(SESSIONS, str(before.user_id))
+    await s.identity.logout(call.token)
 
 
 def logged_in(call: LoginCall, response: Response, user: User, session: Session) -> TokenView:

@@ -118,7 +118,37 @@ async def unlinks_a_wallet(world: World, person: Person, token: str) -> None:
     assert (await person.http.delete(f"/api/wallet/identities/{wallet.identity}")).status_code == 204
 
 
-@pytest.mark.parametrize("end", [logs_out, logs_out_everywhere, sets_another_password, unlinks_a_wallet])
+async def logs_in_over_it(world: World, person: Person, token: str) -> None:
+    """In the browser that has its cookie, as somebody else: the old session ends, and the browser does not have it any more."""
+    other = await world.person("berta")
+    browser = world.client(**{"Cookie": f"qubix_session={token}", "Sec-Fetch-Site": "same-origin"})
+    assert (await browser.post("/api/auth/login", json={"email": other.email, "password": PASSWORD})).status_code == 200
+
+
+async def signs_up_over_it(world: World, person: Person, token: str) -> None:
+    browser = world.client(**{"Cookie": f"qubix_session={token}", "Sec-Fetch-Site": "same-origin"})
+    assert (await browser.post("/api/auth/signup", json={"email": "cleo@example.com", "password": PASSWORD})).status_code == 201
+
+
+async def connects_a_wallet_over_it(world: World, person: Person, token: str) -> None:
+    wallet, browser = QubicWallet(), world.client(**{"Cookie": f"qubix_session={token}", "Sec-Fetch-Site": "same-origin"})
+    asked = (await browser.post("/api/wallet/challenge", json={"identity": wallet.identity})).json()
+    signed = {"nonce": asked["nonce"], "scheme": "manual", "signature": wallet.sign(Scheme.MANUAL, asked["text"])}
+    assert (await browser.post("/api/wallet/connect", json=signed)).status_code == 200
+
+
+ENDS = [
+    logs_out,
+    logs_out_everywhere,
+    sets_another_password,
+    unlinks_a_wallet,
+    logs_in_over_it,
+    signs_up_over_it,
+    connects_a_wallet_over_it,
+]
+
+
+@pytest.mark.parametrize("end", ENDS)
 async def test_a_session_that_ends_closes_its_sockets(served: World, end: Callable[[World, Person, str], Awaitable[None]]) -> None:
     anna = await served.person("anna")
     token = (await served.client().post("/api/auth/login", json={"email": anna.email, "password": PASSWORD})).json()["access_token"]
