@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeGuard
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from qubix.agent.protocol import (
     AliveAttempt,
     Challenge,
     Down,
+    Durable,
     Hello,
     JoinAnswer,
     JoinRequest,
@@ -33,12 +34,12 @@ from qubix.agent.protocol import (
     parse_up,
 )
 from qubix.bootstrap import scope
-from qubix.kernel.errors import Invalid, QubixError
+from qubix.kernel.errors import Invalid, Limited, QubixError
 from qubix.kernel.failpoints import reach
 from qubix.kernel.tasks import end
 from qubix.observability import logger
 from qubix.scheduling.beats import Received
-from qubix.scheduling.sessions import Opened, SessionOver
+from qubix.scheduling.sessions import HelloRefused, Opened, SessionOver
 from serve_app.api.shapes import PROBLEMS
 from serve_app.calls import address_of
 from serve_app.errors import is_passing_conflict
@@ -53,6 +54,12 @@ BATCH_MAX: Final = 200
 WAITING_MAX: Final = 2000
 """Frames read but not yet stored; beyond, the socket is not read, and the agent's spool waits."""
 TRIES_MAX: Final = 4
+PACE_S: Final = 10.0
+VOLATILE_MAX: Final = 5_000
+"""Beats, measurements and progress of one connection within PACE_S: an agent sends some a second, and at most a thousand that waited for the network."""
+FRAMES_MAX: Final = 50_000
+"""All frames of one connection within PACE_S. What is acknowledged paces itself: an agent has 256 of those under way."""
+TOO_OFTEN: Final = 4429
 
 log = logger("web.agents")
 
@@ -76,9 +83,13 @@ async def session(socket: WebSocket) -> None:
     """One agent's session: challenge, hello, welcome and desired, then frames both ways."""
     web = web_of(socket)
     await socket.accept()
+    address = address_of(socket)
     try:
-        node, opened = await _greet(web, socket)
+        node, opened = await _greet(web, socket, address)
     except (QubixError, ValidationError, TimeoutError) as error:
+        if isinstance(error, HelloRefused | Invalid | ValidationError):
+            await web.limits.note_hello(None, address, good=False)
+            log.info("agent refused", address=address, reason=type(error).__name__)
         await _refuse(socket, error)
         return
     except WebSocketDisconnect:
@@ -87,16 +98,40 @@ async def session(socket: WebSocket) -> None:
         await Session(web, socket, node, opened).run()
 
 
-async def _greet(web: Web, socket: WebSocket) -> tuple[UUID, Opened]:
+async def _greet(web: Web, socket: WebSocket, address: str) -> tuple[UUID, Opened]:
     nonce = secrets.token_urlsafe(32)
     await socket.send_text(Challenge(nonce=nonce).model_dump_json())
     async with asyncio.timeout(HELLO_TIMEOUT_S):
         hello = _parse(await socket.receive_text())
     if not isinstance(hello, Hello):
         raise Invalid("the first frame is hello", next_step="connect anew")
+    await web.limits.admit_hello(hello.node, address)
     async with web.greetings, web.agent_turns, scope(web.resources) as s:
         opened = await s.sessions.open(hello, nonce)
+    await web.limits.note_hello(hello.node, address, good=True)
     return hello.node, opened
+
+
+class Pace:
+    """How many frames a connection sends. Args: now, a monotonic clock in seconds."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._until = now() + PACE_S
+        self._all = self._volatile = 0
+
+    def count(self, frame: Up) -> None:
+        """Count one. Raises: Limited beyond what any agent sends."""
+        if self._now() >= self._until:
+            self._until, self._all, self._volatile = self._now() + PACE_S, 0, 0
+        self._all += 1
+        self._volatile += not isinstance(frame, Durable)
+        if self._all > FRAMES_MAX or self._volatile > VOLATILE_MAX:
+            raise Limited(
+                f"{self._all} frames within {PACE_S:.0f} s, {self._volatile} of them without an acknowledgement: no agent sends so many",
+                next_step="connect anew, and install the server's release",
+                retry_after_s=PACE_S,
+            )
 
 
 class Session:
@@ -114,6 +149,7 @@ class Session:
         # Of an idle machine the first heartbeat tells nothing that hello did not; a thousand that come back together gain by it.
         self._said: tuple[int, tuple[AliveAttempt, ...]] | None = None if opened.desired.attempts else (self._sent, ())
         self._sending = asyncio.Lock()
+        self._pace = Pace(asyncio.get_running_loop().time)
 
     def refresh(self) -> None:
         """The node's desired state has changed."""
@@ -141,6 +177,7 @@ class Session:
             async with asyncio.timeout(SILENCE_MAX_S):
                 text = await self._socket.receive_text()
             frame = _parse(text)
+            self._pace.count(frame)
             self._web.measurements.frames.labels(getattr(frame, "t", "")).inc()
             await self._frames.put(frame)
 
@@ -195,6 +232,8 @@ class Session:
                 await self._socket.send_text(frame.model_dump_json())
 
     async def _end(self, error: BaseException | None) -> None:
+        if isinstance(error, Limited):
+            log.warning("agent sends too much", node=str(self._node), reason=error.message)
         if isinstance(error, QubixError | ValidationError):
             await _refuse(self._socket, error)
         elif error is not None and not isinstance(error, WebSocketDisconnect):
@@ -236,4 +275,4 @@ async def _refuse(socket: WebSocket, error: Exception) -> None:
         frame = Refused(code="invalid", message="a frame could not be read", next_step="install the server's release")
     with contextlib.suppress(Exception):
         await socket.send_text(frame.model_dump_json())
-        await socket.close(1008, frame.code)
+        await socket.close(TOO_OFTEN if isinstance(error, Limited) else 1008, frame.code)

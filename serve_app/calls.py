@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypeVar
 from fastapi import Depends, Header, Request, Response, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
+from starlette.requests import HTTPConnection
 
 from qubix.bootstrap import Scope, scope
 from qubix.identity.model import Principal, Role, Via
@@ -164,7 +165,7 @@ def json_response(text: str, status: int, *, replayed: bool = False) -> Response
     return Response(text, status, media_type="application/json", headers=headers)
 
 
-def address_of(request: Request) -> str:
+def address_of(request: HTTPConnection) -> str:
     """What limits count as the client: the peer, or what the last `forwarded_hops` proxies wrote down; of IPv6 its whole /64."""
     hops = web_of(request).resources.settings.forwarded_hops
     if hops:

@@ -8,7 +8,7 @@ import enum
 import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, NoReturn
 from uuid import UUID
 
 from limits import RateLimitItemPerMinute
@@ -50,6 +50,7 @@ class RateLimits:
             Bucket.DEFAULT: settings.default_per_minute,
         }
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._refused_hellos = RateLimitItemPerMinute(settings.login_per_minute * ADDRESS_FACTOR)
         self._sleep = sleep
         self._known: collections.OrderedDict[tuple[str, str], None] = collections.OrderedDict()
 
@@ -79,13 +80,33 @@ class RateLimits:
     async def note_login(self, email: str, address: str, *, good: bool) -> None:
         """Remember how an attempt ended."""
         if good:
-            self._known[email, address] = None
-            self._known.move_to_end((email, address))
-            while len(self._known) > KNOWN_MAX:
-                self._known.popitem(last=False)
+            self._know(email, address)
         elif self.enabled:
             await self._limiter.hit(_FAILURES, "failed login", email)
             await self._limiter.hit(_FAILURES, "failed login", email, address)
+
+    def _know(self, who: str, address: str) -> None:
+        self._known[who, address] = None
+        self._known.move_to_end((who, address))
+        while len(self._known) > KNOWN_MAX:
+            self._known.popitem(last=False)
+
+    async def admit_hello(self, node: UUID, address: str) -> None:
+        """Refuse a machine's greeting while too many from its address were refused; never that of one that was good from there.
+
+        Raises: Limited with the wait.
+        """
+        item = self._refused_hellos
+        if not self.enabled or (str(node), address) in self._known or await self._limiter.test(item, "refused hello", address):
+            return
+        await self._refuse(Bucket.LOGIN, item, "refused hello", address)
+
+    async def note_hello(self, node: UUID | None, address: str, *, good: bool) -> None:
+        """Remember how a greeting ended. Args: node, None where none was named."""
+        if good:
+            self._know(str(node), address)
+        elif self.enabled:
+            await self._limiter.hit(self._refused_hellos, "refused hello", address)
 
     async def _login_delay_s(self, email: str, address: str) -> float:
         whose = (email, address) if (email, address) in self._known else (email,)
@@ -97,14 +118,16 @@ class RateLimits:
         if not self.enabled:
             return
         item = RateLimitItemPerMinute(per_minute)
-        if await self._limiter.hit(item, bucket, who):
-            return
-        stats = await self._limiter.get_window_stats(item, bucket, who)
+        if not await self._limiter.hit(item, bucket, who):
+            await self._refuse(bucket, item, bucket, who)
+
+    async def _refuse(self, bucket: Bucket, item: RateLimitItemPerMinute, *who: str) -> NoReturn:
+        stats = await self._limiter.get_window_stats(item, *who)
         wait_s = max(1, math.ceil(stats.reset_time - time.time()))
         raise Limited(
-            f"Too many requests of this kind: {per_minute} a minute are allowed.",
+            f"Too many requests of this kind: {item.amount} a minute are allowed.",
             next_step=f"Wait {wait_s} s.",
             retry_after_s=wait_s,
-            limit_per_minute=per_minute,
+            limit_per_minute=item.amount,
             bucket=bucket.value,
         )

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import AsyncIterator
 from typing import Final
 
-from fastapi import Request, WebSocket
+from starlette.requests import HTTPConnection
 
 from qubix.bootstrap import Resources, scope
 from qubix.kernel.ids import new_id
@@ -168,7 +168,7 @@ def make_web(resources: Resources) -> Web:
     )
 
 
-def web_of(connection: Request | WebSocket) -> Web:
+def web_of(connection: HTTPConnection) -> Web:
     """The replica that serves this request or socket."""
     web: Web = connection.app.state.web
     return web

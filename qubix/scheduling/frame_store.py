@@ -75,7 +75,7 @@ WHERE p.attempt_id = :attempt AND p.sha256 = :sha256 AND b.sha256 = p.sha256 RET
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NodeRow:
-    """A node's session, locked."""
+    """A node's session."""
 
     public_key: bytes
     state: str
@@ -119,15 +119,10 @@ class FrameStore:
 
     # -- sessions --
 
-    async def lock_node(self, node_id: UUID) -> NodeRow | None:
-        """The node's session row, locked."""
-        row = (
-            await self._connection.execute(
-                sa.text("""SELECT public_key, state, session, session_seq, generation, provider_id, name FROM nodes
-                           WHERE id = :id FOR UPDATE"""),
-                {"id": node_id},
-            )
-        ).one_or_none()
+    async def node(self, node_id: UUID, *, locked: bool = False) -> NodeRow | None:
+        """The node's session row. Args: locked, until the transaction's end."""
+        sql = "SELECT public_key, state, session, session_seq, generation, provider_id, name FROM nodes WHERE id = :id"
+        row = (await self._connection.execute(sa.text(sql + " FOR UPDATE" * locked), {"id": node_id})).one_or_none()
         return None if row is None else NodeRow(bytes(row.public_key), *row[1:])
 
     async def open_session(self, node_id: UUID, session: UUID, token_hash: bytes) -> None:

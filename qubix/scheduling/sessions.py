@@ -22,7 +22,7 @@ from qubix.scheduling.model import WEB_GAP_S
 
 if TYPE_CHECKING:
     from qubix.providers.service import ProvidersService
-    from qubix.scheduling.frame_store import FrameStore
+    from qubix.scheduling.frame_store import FrameStore, NodeRow
 
 
 class SessionOver(Conflict):
@@ -79,13 +79,11 @@ class SessionsService:
             raise Conflict(
                 f"the agent speaks protocol {hello.protocol}, this server {PROTOCOL_VERSION}", next_step="install the server's release"
             )
-        node = await self._store.lock_node(hello.node)
-        if node is None or node.state == "left":
-            raise HelloRefused("this node is not registered", next_step="join again: qubix provider join")
-        try:
-            Ed25519PublicKey.from_public_bytes(node.public_key).verify(bytes.fromhex(hello.signature), hello_bytes(nonce, hello.node))
-        except (InvalidSignature, ValueError):
-            raise HelloRefused("the signature is not that of the node's key", next_step="join again: qubix provider join") from None
+        known = await self._store.node(hello.node)
+        _check_signature(known, hello, nonce)  # whoever has not the node's key takes no lock that its agent waits for
+        node = await self._store.node(hello.node, locked=True)
+        if node is None or known is None or node.state == "left" or node.public_key != known.public_key:
+            raise HelloRefused("this node has just left", next_step="join again: qubix provider join")
         await self._providers.hello(hello.node, hello.facts)
         session, token = new_id(), secrets.token_urlsafe(32)
         await self._store.open_session(hello.node, session, token_hash(token))
@@ -112,6 +110,15 @@ class SessionsService:
         if found is None:
             raise Unauthenticated("this session is over", next_step="connect anew")
         return found
+
+
+def _check_signature(node: NodeRow | None, hello: Hello, nonce: str) -> None:
+    if node is None or node.state == "left":
+        raise HelloRefused("this node is not registered", next_step="join again: qubix provider join")
+    try:
+        Ed25519PublicKey.from_public_bytes(node.public_key).verify(bytes.fromhex(hello.signature), hello_bytes(nonce, hello.node))
+    except (InvalidSignature, ValueError):
+        raise HelloRefused("the signature is not that of the node's key", next_step="join again: qubix provider join") from None
 
 
 def token_hash(token: str) -> bytes:

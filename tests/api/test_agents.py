@@ -14,8 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from qubix.agent.protocol import Desired, Hello, Metrics, Progress, Refused, Stop, parse_down
+from qubix.agent.protocol import Desired, Hello, Metrics, Progress, Refused, Running, Stop, parse_down
 from qubix.fabric.node import installed_versions
+from serve_app import agents
+from serve_app.limits import ADDRESS_FACTOR
 from serve_app.web import AGENT_TURNS_MAX
 from tests.api.conftest import World
 from tests.api.machines import machine
@@ -123,7 +125,7 @@ async def test_a_beat_that_cannot_be_stored_ends_its_own_session_and_no_other(se
         await good.hear(Desired)
 
 
-async def test_whoever_greets_without_a_key_does_not_take_the_turns_of_those_who_have_a_session(
+async def test_whoever_greets_without_the_key_waits_for_no_lock_and_takes_no_turn_of_those_who_have_a_session(
     served: World, owner: AsyncConnection
 ) -> None:
     node, victim = await machine(served, await served.person("owner")), await machine(served, await served.person("other"))
@@ -134,10 +136,53 @@ async def test_whoever_greets_without_a_key_does_not_take_the_turns_of_those_who
             socket = await crowd.enter_async_context(connect(f"ws{served.url[4:]}/agent/v1/session"))
             await socket.recv()
             await socket.send(Hello(node=victim.id, signature="00" * 64, facts=victim.facts).model_dump_json())
-        await asyncio.sleep(0.2)  # each has been read
+            async with asyncio.timeout(5):
+                refused = parse_down(await socket.recv())
+            assert isinstance(refused, Refused), "and the node's row is locked all the while"
+            assert refused.code == "hello_refused"
         try:
             await node.say(Progress(session=node.session, attempt=uuid4(), fence=1, pct=1, node_at=1.0))
             async with asyncio.timeout(5):
                 await node.hear(Stop)
         finally:
             await owner.execute(sa.text("ROLLBACK"))
+
+
+@pytest.mark.parametrize(("limit", "volatile"), [("VOLATILE_MAX", True), ("FRAMES_MAX", False)])
+async def test_a_machine_that_floods_is_cut_off_with_the_reason_and_comes_back(
+    served: World, monkeypatch: pytest.MonkeyPatch, limit: str, volatile: bool
+) -> None:
+    node = await machine(served, await served.person("owner"))
+    async with node.connected():
+        monkeypatch.setattr(agents, limit, 20)
+        text = Progress(session=node.session, attempt=uuid4(), fence=1, pct=1, node_at=1.0).model_dump_json()
+        if not volatile:
+            text = Running(session=node.session, attempt=uuid4(), fence=1).model_dump_json()
+        assert node.socket is not None
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(40):
+                await node.socket.send(text)
+        assert (await node.hear(Refused)).code == "rate_limited"
+        with pytest.raises(ConnectionClosed) as closed:
+            await node.hear(Desired)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == agents.TOO_OFTEN
+    monkeypatch.undo()
+    async with node.connected():
+        await node.beat()
+        await node.hear(Desired)
+
+
+@pytest.mark.parametrize("web_settings", [{"rate_limits": True, "login_per_minute": 2}], indirect=True)
+async def test_an_address_whose_greetings_are_refused_too_often_is_refused_unheard_and_a_machine_that_was_good_there_is_not(
+    served: World,
+) -> None:
+    node = await machine(served, await served.person("owner"))
+    async with node.connected():
+        pass
+    hello = Hello(node=node.id, signature="00" * 64, facts=node.facts)
+    unknown = hello.model_copy(update={"node": uuid4()}).model_dump_json()
+    codes = [(await refusal(served, unknown)).code for _ in range(2 * ADDRESS_FACTOR + 1)]
+    assert codes == ["hello_refused"] * 2 * ADDRESS_FACTOR + ["rate_limited"]
+    async with node.connected():
+        await node.beat()
