@@ -126,7 +126,12 @@ def is_unstorable(error: BaseException) -> bool:
 
 def is_passing_conflict(error: BaseException) -> bool:
     """Whether the transaction lost a race (deadlock, serialisation) and may simply be run again."""
-    return isinstance(error, sqlalchemy.exc.DBAPIError) and _state(error) in {"40001", "40P01"}
+    if isinstance(error, asyncpg.PostgresError):  # acts of money go straight to the driver
+        return error.sqlstate in _LOST_RACE
+    return isinstance(error, sqlalchemy.exc.DBAPIError) and _state(error) in _LOST_RACE
+
+
+_LOST_RACE: Final = frozenset({"40001", "40P01"})
 
 
 _PASSING: Final = frozenset(

@@ -65,3 +65,6 @@ def failed(state: str) -> sqlalchemy.exc.DBAPIError:
 )
 def test_a_full_disk_is_trouble_a_lost_race_may_be_run_again_and_a_broken_rule_is_neither(state: str, trouble: bool, again: bool) -> None:
     assert (is_database_trouble(failed(state)), is_passing_conflict(failed(state))) == (trouble, again)
+    bare = failed(state).orig
+    assert bare is not None
+    assert (is_database_trouble(bare), is_passing_conflict(bare)) == (trouble, again), "an act of money, straight from the driver"
