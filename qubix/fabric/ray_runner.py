@@ -1,9 +1,10 @@
-"""Runs attempts as Ray tasks, hard on one node; the task is a thin runner of the sandbox.
+"""Runs attempts as tasks of one actor on the node; a placement group counts their devices, a fork server gives each a process.
 
-The sandbox dies with the thread that forked it, so the task is a plain generator: Ray iterates it on the worker's main
-thread. An attempt is stopped through its sandbox, from outside Ray; `ray.cancel(force=True)` is the last resort, and whether
-the task then raises or returns tells nothing: a force-cancelled task that waited for a child returns normally with the
-child's -9 (tried). Only an Ended event counts as an end; every other way out is RunnerDied.
+Ray starts a process for every plain task that runs at the same time: a second of CPU each, and one after the other on a node
+with one CPU, so fifty attempts would wait for a minute. Here each attempt is a task of the node's AttemptHost, which forks a
+process for it (qubix.agent.fork_server) on whose main thread its sandbox starts. Its devices and VRAM are a placement group on
+this very node: Ray counts them without a process. An attempt is stopped through its sandbox, from outside Ray; to kill its
+process is the last resort. Only an Ended event counts as an end; every other way out is RunnerDied.
 """
 
 from __future__ import annotations
@@ -11,57 +12,52 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import ray
+from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from qubix.agent.home import lock_devices
+from qubix.agent.fork_server import ForkServer
 from qubix.agent.runner import STOP_GRACE_S, RunnerDied, RunnerEvent, RunRequest, is_last
-from qubix.kernel.errors import QubixError
-from qubix.sandbox.events import Ended, Exit, SandboxEvent
+from qubix.sandbox.events import Ended, SandboxEvent
 
 START_TIMEOUT_S = 15.0
-"""From asking Ray to the task's first event; a cold worker takes 1 to 2 s. Ray itself would wait for ever."""
+"""From asking Ray for the devices until they are given, and from there to the first event. Ray itself would wait for ever."""
+HOST_START_TIMEOUT_S = 30.0
+"""A new actor is a new process, on a machine that may be busy."""
 FORCE_AFTER_S = 5.0
-WARM_TIMEOUT_S = 10.0
-_WARM_GPU = 0.001
+ATTEMPTS_MAX = 1000
+"""Tasks of the actor at once: more than a node has devices."""
+_NODE_LABEL = "ray.io/node-id"
 
 log = logging.getLogger(__name__)
 
 
-def run_attempt(request: RunRequest) -> Iterator[SandboxEvent]:
-    """The body of the Ray task: lock the devices, run the sandbox, hand on its events."""
-    from qubix.sandbox import run
+class AttemptHost:
+    """The actor's class."""
 
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("a sandbox started from another thread than the main one dies with that thread")
-    try:
-        locks = lock_devices(request.locks)
-    except BlockingIOError:
-        yield Ended(Exit.SANDBOX_FAILED, None, None, "a device is still held by an earlier attempt", 0, {})
-        return
-    try:
-        # Not `yield from`: Ray resumes a generator by send(), which would reach iterators below that have none.
-        for event in run.run(request.spec, inherit_fds=tuple(lock.fd for lock in locks)):  # noqa: UP028
+    def __init__(self) -> None:
+        self._forks = ForkServer()
+
+    async def start(self) -> None:
+        """Be ready to fork."""
+        self._forks.start()
+
+    async def run_attempt(self, request: RunRequest) -> AsyncIterator[SandboxEvent]:
+        """One attempt; its events in order."""
+        async for event in self._forks.run(request):
             yield event
-    except QubixError as error:
-        yield Ended(Exit.SANDBOX_FAILED, None, None, error.message, 0, {})
-    finally:
-        for lock in locks:
-            lock.close()
 
-
-def warm_worker() -> str:
-    """The body of the warming task: the worker that ran it has imported what an attempt needs, and stays."""
-    from qubix.sandbox import run
-
-    return run.__name__
+    async def kill(self, attempt: UUID) -> None:
+        """SIGKILL to the process of an attempt."""
+        self._forks.kill(attempt)
 
 
 def stop_sandbox(base: Path, attempt: UUID, grace_s: float) -> None:
@@ -71,44 +67,46 @@ def stop_sandbox(base: Path, attempt: UUID, grace_s: float) -> None:
     stop.stop(base, attempt, grace_s=grace_s)
 
 
-_task: Any = ray.remote(num_cpus=0, max_retries=0)
-_run_attempt = _task(run_attempt)
-_warm_worker = _task(warm_worker)
+_actor: Any = ray.remote
+_AttemptHost = _actor(num_cpus=0, max_restarts=0, max_concurrency=ATTEMPTS_MAX)(AttemptHost)
+
+
+class NoFreeDevice(Exception):
+    """Ray did not give the devices in time."""
 
 
 @dataclass(slots=True)
 class _Running:
     request: RunRequest
-    stream: Any
+    host: Any = None
     stopping: bool = False
 
 
 class RayRunner:
     """The Runner over Ray, for the node with `ray_node_id`; `stop` must be called on that very node."""
 
-    def __init__(
-        self, ray_node_id: str, *, gpus: int = 0, resources_per_gpu: Mapping[str, float] = {}, start_timeout_s: float = START_TIMEOUT_S
-    ) -> None:
-        """Args: gpus, how many the node has; resources_per_gpu, custom resources that an attempt takes per device; start_timeout_s, see there."""
-        self._node, self._gpus, self._per_gpu, self._start_timeout_s = ray_node_id, gpus, dict(resources_per_gpu), start_timeout_s
+    def __init__(self, ray_node_id: str, *, resources_per_gpu: Mapping[str, float] = {}, start_timeout_s: float = START_TIMEOUT_S) -> None:
+        """Args: resources_per_gpu, custom resources that an attempt takes per device; start_timeout_s, see there."""
+        self._node, self._per_gpu, self._start_timeout_s = ray_node_id, dict(resources_per_gpu), start_timeout_s
         self._running: dict[UUID, _Running] = {}
+        self._host: Any = None
+        self._hosting = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(4, "placement-groups")
 
     async def start(self, request: RunRequest) -> AsyncIterator[RunnerEvent]:
-        options = {
-            "num_gpus": request.gpus,
-            "resources": {name: amount * request.gpus for name, amount in self._per_gpu.items()} if request.gpus else {},
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(self._node, soft=False),
-            "num_returns": "streaming",
-        }
-        stream = _run_attempt.options(**options).remote(request)
-        self._running[request.attempt] = _Running(request, stream)
+        running = self._running[request.attempt] = _Running(request)
         last: RunnerEvent | None = None
         try:
-            async for event in self._events(stream):
-                last = event
-                yield event
-                if is_last(event):
-                    return
+            async with self._devices(request.gpus):
+                running.host = await self._hosted()
+                stream = running.host.run_attempt.options(num_returns="streaming").remote(request)
+                async for event in self._events(stream):
+                    last = event
+                    yield event
+                    if is_last(event):
+                        return
+        except NoFreeDevice as error:
+            yield RunnerDied(str(error))
         except Exception as error:
             # Ray has many exceptions for a lost task (worker crashed, node died, cancelled, unschedulable): all are one here.
             log.warning("attempt %s: %s", request.attempt, error)
@@ -116,12 +114,11 @@ class RayRunner:
             yield RunnerDied(f"{type(cause).__name__}: {cause}".partition("\n")[0][:500])
         else:
             if last is None or not is_last(last):
-                yield RunnerDied("the Ray task ended before its sandbox did")
+                yield RunnerDied("the attempt's process ended before its sandbox did")
         finally:
             self._running.pop(request.attempt, None)
             if not isinstance(last, Ended):
-                # A task whose sandbox has ended is left to finish by itself: force would kill its worker, which is warm now.
-                self._cancel(stream)
+                self._kill(running)
 
     async def stop(self, attempt: UUID, grace_s: float = STOP_GRACE_S) -> None:
         running = self._running.get(attempt)
@@ -134,20 +131,57 @@ class RayRunner:
             if attempt not in self._running:
                 return
             await asyncio.sleep(0.05)
-        log.warning("attempt %s did not end when its sandbox was stopped; cancelling its task by force", attempt)
-        self._cancel(running.stream)
+        log.warning("attempt %s did not end when its sandbox was stopped; killing its process", attempt)
+        self._kill(running)
 
     async def warm(self) -> None:
-        strategy = NodeAffinitySchedulingStrategy(self._node, soft=False)
-        # Ray keeps workers with and without a GPU apart: the warming task asks for a crumb of one.
-        reference = _warm_worker.options(num_gpus=_WARM_GPU if self._gpus else 0, scheduling_strategy=strategy).remote()
         try:
-            async with asyncio.timeout(WARM_TIMEOUT_S):
-                await reference
+            await self._hosted()
         except Exception as error:
-            log.info("no warm worker: %s", type(error).__name__)
+            log.info("no host for attempts: %s", type(error).__name__)
+
+    async def _hosted(self) -> Any:
+        """The node's actor, alive a moment ago; started where there is none. Raises: what Ray raises; TimeoutError."""
+        async with self._hosting:
+            if self._host is not None:
+                try:
+                    await self._ready(self._host)
+                except Exception as error:
+                    log.warning("the host of attempts is gone: %s", type(error).__name__)
+                    self._host = None
+            if self._host is None:
+                host = _AttemptHost.options(scheduling_strategy=NodeAffinitySchedulingStrategy(self._node, soft=False)).remote()
+                await self._ready(host)
+                self._host = host
+            return self._host
+
+    @staticmethod
+    async def _ready(host: Any) -> None:
+        async with asyncio.timeout(HOST_START_TIMEOUT_S):
+            await host.start.remote()
+
+    @contextlib.asynccontextmanager
+    async def _devices(self, count: int) -> AsyncIterator[None]:
+        """Hold `count` GPUs of the node, with what belongs to them: all or none. Raises: NoFreeDevice."""
+        if not count:
+            yield
+            return
+        bundle = {"GPU": float(count), **{name: amount * count for name, amount in self._per_gpu.items()}}
+        group = await self._apart(placement_group, [bundle], "STRICT_PACK", bundle_label_selector=[{_NODE_LABEL: self._node}])
+        try:
+            try:
+                async with asyncio.timeout(self._start_timeout_s):
+                    await group.ready()
+            except TimeoutError:
+                raise NoFreeDevice(f"no free GPU on this node within {self._start_timeout_s:.0f} s") from None
+            yield
+        finally:
             with contextlib.suppress(Exception):
-                ray.cancel(reference)
+                await asyncio.shield(self._apart(remove_placement_group, group))
+
+    def _apart(self, call: Any, *arguments: Any, **named: Any) -> Any:
+        """A call that blocks until the GCS has answered, on a thread of this runner's own."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *arguments, **named))
 
     async def _events(self, stream: Any) -> AsyncIterator[RunnerEvent]:
         patience: float | None = self._start_timeout_s
@@ -159,12 +193,13 @@ class RayRunner:
             except StopAsyncIteration:
                 return
             except TimeoutError:
-                yield RunnerDied(f"no worker or no free GPU on this node within {self._start_timeout_s:.0f} s")
+                yield RunnerDied(f"no sandbox started on this node within {self._start_timeout_s:.0f} s")
                 return
             patience = None
             yield event
 
     @staticmethod
-    def _cancel(stream: Any) -> None:
-        with contextlib.suppress(Exception):
-            ray.cancel(stream, force=True)
+    def _kill(running: _Running) -> None:
+        if running.host is not None:
+            with contextlib.suppress(Exception):
+                running.host.kill.remote(running.request.attempt)

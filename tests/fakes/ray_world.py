@@ -17,6 +17,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
+from qubix.agent.fork_server import TITLE
 from qubix.agent.home import AgentConfig, Home
 from qubix.agent.runner import RunRequest
 from qubix.fabric.head import Head, start_head
@@ -103,12 +104,12 @@ class RayWorld:
         return RunRequest(spec, tuple((u, machine.home.lock_path(u)) for u in map(machine.device, devices)))
 
     def kill_runner(self) -> None:
-        """SIGKILL the worker processes that run attempts now."""
+        """SIGKILL the processes that run attempts now."""
         for machine in self.machines:
             for member in machine.node.process.members():
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process = psutil.Process(member.pid)
-                    if process.name().startswith("ray::run_at") and process.children():
+                    if process.name() == TITLE.decode():
                         process.kill()
 
     def stop(self) -> None:

@@ -44,7 +44,7 @@ TITLES: Final = {
     "head_raylet": "raylet",
     "agent": "ray::NodeAgent",
     "raylet": "raylet",
-    "runner": "ray::run_attempt",
+    "runner": "qubix:attempt",
 }
 """How a process calls itself: the beginning of its title, or its program's name."""
 LINKS: Final = {"web": "replica"}

@@ -1,0 +1,154 @@
+"""A process for each attempt, forked: alone in its fate, and gone with its owner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from qubix.agent.fork_server import TITLE, ForkServer
+from qubix.agent.home import Home
+from qubix.agent.runner import RunRequest
+from qubix.sandbox.events import Ended, Exit, LogText, SandboxEvent, Started
+from qubix.sandbox.spec import Program, SandboxSpec
+
+from .conftest import SDK
+
+pytestmark = pytest.mark.sandbox
+HELLO = "print('hello', flush=True)"
+SLEEP = "import time\nprint('go', flush=True)\ntime.sleep(60)"
+
+
+class Bench:
+    """A fork server, and attempts for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.server = folder, ForkServer()
+        self.home = Home(folder / "home")
+
+    def request(self, script: str, *devices: str) -> RunRequest:
+        attempt = uuid4()
+        program, spool = self.folder / f"program-{attempt}", self.folder / f"spool-{attempt}"
+        for made in (program, spool):
+            made.mkdir()
+        program.chmod(0o755)
+        (program / "main.py").write_text(script)
+        (program / "main.py").chmod(0o644)
+        spec = SandboxSpec(attempt, self.home.sandboxes, spool, Program(program, "main.py", SDK), limit_ms=60_000)
+        return RunRequest(spec, tuple((uuid, self.home.lock_path(uuid)) for uuid in devices))
+
+    async def begun(self, request: RunRequest) -> tuple[asyncio.Task[None], list[SandboxEvent]]:
+        """Run it in the background, and wait for its first line."""
+        seen: list[SandboxEvent] = []
+
+        async def read() -> None:
+            async for event in self.server.run(request):
+                seen.append(event)
+
+        task = asyncio.ensure_future(read())
+        async with asyncio.timeout(20):
+            while not any(isinstance(event, LogText) for event in seen):
+                assert not task.done(), seen
+                await asyncio.sleep(0.01)
+        return task, seen
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.server.close()
+
+
+def attempts() -> list[psutil.Process]:
+    """The processes of attempts below this one."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name() == TITLE.decode():
+                found.append(process)
+    return found
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    """Whether all of them end within 5 s."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+async def test_an_attempts_events_come_in_order_and_end_once(bench: Bench) -> None:
+    events = [event async for event in bench.server.run(bench.request(HELLO))]
+    assert isinstance(events[0], Started)
+    assert "".join(event.text for event in events if isinstance(event, LogText)) == "hello\n"
+    assert [event.exit_code for event in events if isinstance(event, Ended)] == [0]
+    assert isinstance(events[-1], Ended)
+
+
+async def test_a_killed_attempt_ends_without_a_word_and_leaves_its_neighbour_alone(bench: Bench) -> None:
+    first, second = bench.request(SLEEP), bench.request("import time\nprint('go', flush=True)\ntime.sleep(1)")
+    (dying, of_first), (living, of_second) = await bench.begun(first), await bench.begun(second)
+    assert len(attempts()) == 2
+    started = next(event for event in of_first if isinstance(event, Started))
+    inside = psutil.Process(started.pid)
+    bench.server.kill(first.attempt)
+    await asyncio.wait_for(dying, 5)
+    assert not any(isinstance(event, Ended) for event in of_first)
+    assert gone([inside])
+    await asyncio.wait_for(living, 10)
+    assert [event.exit for event in of_second if isinstance(event, Ended)] == [Exit.EXITED]
+
+
+async def test_who_stops_listening_kills_the_attempt(bench: Bench) -> None:
+    task, seen = await bench.begun(bench.request(SLEEP))
+    inside = psutil.Process(next(event for event in seen if isinstance(event, Started)).pid)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert gone([inside])
+
+
+async def test_with_its_owner_the_server_and_all_attempts_end(bench: Bench) -> None:
+    _, seen = await bench.begun(bench.request(SLEEP))
+    inside = psutil.Process(next(event for event in seen if isinstance(event, Started)).pid)
+    family = [*attempts(), inside]
+    bench.server.close()  # what the kernel does for an owner that is killed: its end of the socket closes
+    assert gone(family)
+
+
+async def test_a_killed_server_takes_its_attempts_along_and_the_next_attempt_starts_another(bench: Bench) -> None:
+    task, seen = await bench.begun(bench.request(SLEEP))
+    inside = psutil.Process(next(event for event in seen if isinstance(event, Started)).pid)
+    (attempt,) = attempts()
+    os.kill(attempt.ppid(), signal.SIGKILL)
+    await asyncio.wait_for(task, 5)
+    assert not any(isinstance(event, Ended) for event in seen)
+    assert gone([inside])
+    events = [event async for event in bench.server.run(bench.request(HELLO))]
+    assert isinstance(events[-1], Ended)
+
+
+async def test_a_device_is_held_as_long_as_its_attempt_lives(bench: Bench) -> None:
+    request = bench.request(SLEEP, "gpu-0")
+    task, _ = await bench.begun(request)
+    assert not bench.home.device_free("gpu-0")
+    refused = [event async for event in bench.server.run(bench.request(HELLO, "gpu-0"))]
+    assert [(event.exit, event.detail) for event in refused if isinstance(event, Ended)] == [
+        (Exit.SANDBOX_FAILED, "a device is still held by an earlier attempt")
+    ]
+    bench.server.kill(request.attempt)
+    await asyncio.wait_for(task, 5)
+    async with asyncio.timeout(5):
+        while not bench.home.device_free("gpu-0"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
