@@ -187,7 +187,7 @@ def measure(stack: Platform, *, jobs: int, devices: int, sleep_s: float, nodes: 
     begun = time.monotonic()
     asked = run.fund_all()
     asked_s = time.monotonic() - begun
-    time.sleep(sleep_s / 2)
+    time.sleep(0.8 * sleep_s)  # all run by now; before, to read every process's memory would have kept them from starting
     members = [member.supervisor.pid for name in nodes if (member := runfile.read(stack.folder / name)) and member.supervisor]
     held = by_role([stack.supervisor_pid, *members])
     ended = run.receipts(asked)

@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID
@@ -33,7 +33,7 @@ from qubix.postgres import leader, outbox
 from qubix.postgres.leader import NotLeader
 from qubix.postgres.leading import AWAY, FAILURE_PAUSE_S, side_by_side, until_told
 from qubix.postgres.measures import PoolCollector
-from qubix.scheduling.placing import Assignment, Plan, PlanStale
+from qubix.scheduling.placing import Assignment, Plan, PlanStale, batches
 from qubix.settings import Settings
 
 NAME: Final = "controller"
@@ -44,6 +44,8 @@ HOUSE_S: Final = 600.0
 PART_MAX_S: Final = 120.0
 """How long one part of a loop may keep the others waiting."""
 BATCH_MAX: Final = 200
+ASSIGNED_TOGETHER_MAX: Final = 25
+"""So many assignments of one node are one transaction: its row's lock is asked for once, and nobody waits long for it."""
 FOLDERS_AT_ONCE: Final = 16
 """Of the blob store's folders, so many are looked through each HOUSE_S: all of them in under three hours."""
 ADOPTED_MAX: Final = 1000
@@ -124,47 +126,53 @@ class Controller:
     async def place(self) -> int:
         """Assign what can be; tell the rest why not. Returns how many were assigned."""
         plan = Plan()
+        alone = False
         assigned = 0
         try:
             async with self._scope() as s:
                 plan = await s.placing.plan()
-                assigned = len(plan.assignments)
-                if assigned == 1:  # the usual case: no second transaction stands between a funded job and its node
+                alone = len(plan.assignments) == 1
+                if alone:  # the usual case: no second transaction stands between a funded job and its node
                     self._tell_assigned(plan.assignments[0], await s.placing.assign(plan.assignments[0]))
-            if assigned == 1:
-                reach("controller.assigned")
-        except PlanStale as stale:
-            log.info("plan stale", job=str(plan.assignments[0].job_id), reason=stale.message)
-            assigned = 0
-        except sa.exc.DBAPIError as error:
-            if not plan.assignments:
+        except (PlanStale, sa.exc.DBAPIError) as error:
+            if not alone:
                 raise
             self._warn_refused(plan.assignments[0], error)
-            assigned = 0
-        for assignment in plan.assignments if assigned > 1 else ():
-            assigned -= not await self._assign(assignment)
+        else:
+            assigned = int(alone)
+        if assigned:
             reach("controller.assigned")
+        if not alone:
+            for batch in batches(plan.assignments, most=ASSIGNED_TOGETHER_MAX):
+                assigned += await self._assign(batch)
         if plan.refusals:
             async with self._scope() as s:
                 await s.placing.refuse(plan.refusals)
         return assigned
 
-    async def _assign(self, assignment: Assignment) -> bool:
-        """One assignment in one transaction; one that fails does not stop the others."""
+    async def _assign(self, batch: Sequence[Assignment]) -> int:
+        """One node's assignments in one transaction; where one of them fails, each in its own, so that it does not stop the others.
+
+        Returns: how many were written.
+        """
         try:
             async with self._scope() as s:
-                attempt_id = await s.placing.assign(assignment)
-        except PlanStale as stale:
-            log.info("plan stale", job=str(assignment.job_id), reason=stale.message)
-            return False
-        except sa.exc.DBAPIError as error:
-            self._warn_refused(assignment, error)
-            return False
-        self._tell_assigned(assignment, attempt_id)
-        return True
+                attempt_ids = [await s.placing.assign(assignment) for assignment in batch]
+        except (PlanStale, sa.exc.DBAPIError) as error:
+            if len(batch) > 1:
+                return sum([await self._assign([assignment]) for assignment in batch])
+            self._warn_refused(batch[0], error)
+            return 0
+        reach("controller.assigned")
+        for assignment, attempt_id in zip(batch, attempt_ids, strict=True):
+            self._tell_assigned(assignment, attempt_id)
+        return len(batch)
 
-    def _warn_refused(self, assignment: Assignment, error: sa.exc.DBAPIError) -> None:
-        log.warning("assignment refused", job=str(assignment.job_id), error=str(error.orig)[:300])
+    def _warn_refused(self, assignment: Assignment, error: PlanStale | sa.exc.DBAPIError) -> None:
+        if isinstance(error, PlanStale):
+            log.info("plan stale", job=str(assignment.job_id), reason=error.message)
+        else:
+            log.warning("assignment refused", job=str(assignment.job_id), error=str(error.orig)[:300])
 
     def _tell_assigned(self, assignment: Assignment, attempt_id: UUID) -> None:
         node = assignment.choice.candidate

@@ -18,7 +18,7 @@ from qubix.scheduling.model import INPUT_BYTES_PER_S, UPLOAD_MAX_S, WEB_GAP_S, W
 _LIVE: Final = "('CREATED', 'ACCEPTED', 'RUNNING')"
 
 # The order of locks everywhere: node, job, attempt. The node never changes, so it can be found before the job is locked.
-_LOCK_NODE: Final = sa.text("SELECT n.id FROM nodes n JOIN attempts a ON a.node_id = n.id WHERE a.id = :id FOR UPDATE OF n")
+_LOCK_NODE: Final = sa.text("SELECT n.id FROM nodes n JOIN attempts a ON a.node_id = n.id WHERE a.id = :id FOR NO KEY UPDATE OF n")
 _LOCK: Final = sa.text("""
 SELECT a.id AS attempt_id, a.job_id, j.owner_id, a.node_id, a.provider_id, j.state AS job_state, a.state, a.number, a.fence,
        (SELECT count(*) FROM attempts t WHERE t.job_id = j.id AND t.counted) AS counted,

@@ -80,7 +80,7 @@ SELECT id FROM offers WHERE id = ANY(cast(:offers AS uuid[])) OR node_id = ANY(c
 """)
 
 # Node before job: the order of locks everywhere. The node is judged again here, under its lock.
-_LOCK_NODE: Final = sa.text(f"SELECT n.id FROM nodes n WHERE n.id = :node AND {_EXCUSE} = '' FOR UPDATE OF n")  # noqa: S608
+_LOCK_NODE: Final = sa.text(f"SELECT n.id FROM nodes n WHERE n.id = :node AND {_EXCUSE} = '' FOR NO KEY UPDATE OF n")  # noqa: S608
 _LOCK_JOB: Final = sa.text("""
 SELECT j.id, j.owner_id, j.fence, j.duration_max_s, j.quote_id, j.restore_attempt_id, j.restore_n, j.progress,
        (SELECT coalesce(max(a.number), 0) FROM attempts a WHERE a.job_id = j.id) AS attempts,

@@ -109,6 +109,19 @@ def make_plan(
     return Plan(tuple(assignments), tuple(refusals))
 
 
+def batches(assignments: Sequence[Assignment], *, most: int) -> list[list[Assignment]]:
+    """The assignments of each node together, `most` at a time, in the order of each batch's first. Pure."""
+    found: list[list[Assignment]] = []
+    open_ones: dict[UUID, list[Assignment]] = {}
+    for one in assignments:
+        batch = open_ones.get(one.choice.candidate.node_id)
+        if batch is None or len(batch) == most:
+            batch = open_ones[one.choice.candidate.node_id] = []
+            found.append(batch)
+        batch.append(one)
+    return found
+
+
 def _is_first(job: Waiting, explained: int, more: int, *, reserved: bool) -> bool:
     """Whether a job's reason is looked for where there is not the time for all: it has none yet, or may have a node kept for it.
 

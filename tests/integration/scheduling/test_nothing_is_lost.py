@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -16,7 +17,7 @@ from qubix.controller import Controller
 from qubix.escrow.store import EscrowStore
 from qubix.jobs.model import Job, JobState
 from qubix.kernel.ids import UserId
-from qubix.scheduling.placing import PlacingService
+from qubix.scheduling.placing import Assignment, PlacingService, PlanStale
 from tests.fakes.voices import Voice, age, consumer, controller, look, problems, submit, voice
 
 AWAY_S = 3600
@@ -192,6 +193,27 @@ async def test_an_assignment_that_the_database_refuses_does_not_stop_the_sweeper
     await submit(world.resources, world.user)
     await world.control.step()
     assert await world.state(job) is JobState.COMPLETED
+
+
+async def test_of_assignments_written_together_one_that_cannot_be_does_not_stop_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await voice(world.resources, gpus=3, price=1)
+    jobs = [await submit(world.resources, world.user) for _ in range(3)]
+    real = PlacingService.assign
+
+    async def assign(self: PlacingService, assignment: Assignment) -> UUID:
+        attempt_id = await real(self, assignment)
+        if assignment.job_id == jobs[1].id:
+            raise PlanStale("too late")
+        return attempt_id
+
+    monkeypatch.setattr(PlacingService, "assign", assign)
+    assert await world.control.place() == 2
+    assert [await world.state(job) for job in jobs] == [JobState.ASSIGNED, JobState.PENDING, JobState.ASSIGNED]
+    monkeypatch.undo()
+    assert await world.control.place() == 1
+    assert await world.owner.scalar(sa.text("SELECT count(*) FROM attempts")) == 3
 
 
 async def test_results_that_take_long_to_send_are_waited_for(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from uuid import uuid4
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from qubix.scheduling import placing
 from qubix.scheduling.placement import CONSTRAINTS, Candidate, Choice, Wanted, choose, explain, keep_free
 from qubix.scheduling.placement_store import Waiting
-from qubix.scheduling.placing import Assignment, Pace, make_plan
+from qubix.scheduling.placing import Assignment, Pace, batches, make_plan
 from tests.unit.scheduling.test_placement import UUID, Needs, candidates, jobs, offer, slot, wanted
 
 PASSING = ("online", "barred", "busy")
@@ -65,6 +66,16 @@ def plain_assignments(queue: Sequence[Waiting], offers: Sequence[Candidate]) -> 
             for one in offers
         ]
     return placed
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(jobs, max_size=6), candidates, st.integers(1, 3))
+def test_assignments_go_in_batches_of_one_node_and_each_in_one_of_them(queue: list[Wanted], offers: list[Candidate], most: int) -> None:
+    made = plain_assignments([Waiting(dataclasses.replace(job, job_id=uuid4()), uuid4(), None) for job in queue], offers)
+    found = batches(made, most=most)
+    assert sorted(one.job_id for batch in found for one in batch) == sorted(one.job_id for one in made)
+    assert all(0 < len(batch) <= most and len({one.choice.candidate.node_id for one in batch}) == 1 for batch in found)
+    assert all(batch == sorted(batch, key=made.index) for batch in found)
 
 
 @settings(max_examples=300, deadline=None)
