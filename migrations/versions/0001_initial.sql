@@ -2188,6 +2188,7 @@ CREATE INDEX nodes_provider_id_idx ON public.nodes USING btree (provider_id);
 CREATE INDEX nodes_ray_node_id_idx ON public.nodes USING btree (ray_node_id) WHERE (ray_node_id IS NOT NULL);
 CREATE INDEX nodes_session_token_hash_idx ON public.nodes USING btree (session_token_hash) WHERE (session_token_hash IS NOT NULL);
 CREATE INDEX offers_any_price_idx ON public.offers USING btree (price_per_hour, id) WHERE (status <> 'left'::text);
+CREATE INDEX offers_availability_idx ON public.offers USING btree (((- gpus_free)), id) WHERE listed;
 CREATE INDEX offers_cost_benefit_idx ON public.offers USING btree (cost_per_tflop, id) WHERE listed;
 CREATE INDEX offers_free_idx ON public.offers USING btree (price_per_hour, gpus_free, model_key, vram_bytes) WHERE (listed AND (gpus_free > 0));
 CREATE INDEX offers_model_idx ON public.offers USING btree (model_key, price_per_hour, id) WHERE listed;

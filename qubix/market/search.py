@@ -42,7 +42,7 @@ _ORDER: Final = {
     Sort.PRICE: "o.price_per_hour",
     Sort.PRICE_DESC: "-o.price_per_hour",
     Sort.PERFORMANCE: "-o.tflops",
-    Sort.AVAILABILITY: "-({free})",
+    Sort.AVAILABILITY: "-o.gpus_free",
     Sort.COST_BENEFIT: "o.cost_per_tflop",
 }
 # A cursor as the sort column's index has it; a price is below 2^53, whatever somebody writes into a cursor.
@@ -50,6 +50,7 @@ _EDGE: Final = {
     Sort.PRICE: "least(greatest({at}, -9e15), 9e15)::bigint",
     Sort.PRICE_DESC: "least(greatest({at}, -9e15), 9e15)::bigint",
     Sort.PERFORMANCE: "{at}",
+    Sort.AVAILABILITY: "least(greatest({at}, -1e9), 1e9)::integer",
     Sort.COST_BENEFIT: "{at}",
 }
 # A lease that ended, or a window that opened, since the row was written: count again, for such a row only.
@@ -61,9 +62,15 @@ _PAGE: Final = """
 SELECT convert_to('{{"items":[' || coalesce(string_agg(s.item, ','), '') || '],"next_cursor":' ||
     CASE WHEN count(*) = {limit} THEN '"' || max(s.key) || '~' || (array_agg(s.id))[{limit}] || '"' ELSE 'null' END || ',"position":' ||
     (SELECT coalesce(max(position), 0) FROM events WHERE position IS NOT NULL) || '}}', 'UTF8')
-FROM (SELECT o.card || ',"gpus_free":' || {free} || ',"status":"' || {status} || '"}}' AS item, ({key})::float8 AS key, o.id
-      FROM offers o WHERE {where} ORDER BY {key}, o.id LIMIT {limit}) s
+FROM ({rows}) s
 """
+_ROWS: Final = """
+SELECT o.card || ',"gpus_free":' || {free} || ',"status":"' || {status} || '"}}' AS item, ({key})::float8 AS key, o.id
+FROM offers o WHERE {where} ORDER BY {key}, o.id LIMIT {limit}"""
+# By free GPUs: most rows from the index, and the few that are due to be counted again beside them, counted.
+_COUNTED: Final = "(o.recount_at IS NULL OR o.recount_at > now())"
+_DUE: Final = "o.recount_at <= now()"
+_BOTH: Final = "SELECT * FROM ({}) a UNION ALL SELECT * FROM ({}) b ORDER BY key, id LIMIT {}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,23 +131,27 @@ def _term(condition: Condition, values: list[Any], free: str) -> str:
 def compile_page(filters: Filters) -> Plan:
     """The one statement of a page."""
     terms, values = compile_where(filters)
-    key = _ORDER[filters.sort].format(free=_FREE)
     if filters.cursor is not None:
         values += [filters.cursor.value, filters.cursor.offer_id]
-        at = f"${len(values) - 1}::float8"
-        terms.append(f"(({key})::float8, o.id) > ({at}, ${len(values)}::uuid)")
-        if filters.sort in _EDGE:
-            # Says nothing new, but in the index's own type: the scan begins at the cursor, not at the first page.
-            terms.append(f"({key}) >= {_EDGE[filters.sort].format(at=at)}")
-    status = "available" if filters.availability is Availability.AVAILABLE else None
-    sql = _PAGE.format(
-        where=" AND ".join(terms),
-        key=key,
-        limit=filters.limit,
-        free=_FREE,
-        status=f"'{status}'" if status else f"({_STATUS.format(free=_FREE)})",
-    )
+    key, edge, last = _ORDER[filters.sort], _EDGE[filters.sort], len(values)
+    if filters.sort is Sort.AVAILABILITY:
+        rows = _BOTH.format(
+            _rows(filters, [*terms, _COUNTED], key, edge, last), _rows(filters, [*terms, _DUE], f"-({_FREE})", edge, last), filters.limit
+        )
+    else:
+        rows = _rows(filters, terms, key, edge, last)
+    sql = _PAGE.format(rows=rows, limit=filters.limit)
     return Plan(sql, tuple(tuple(value) if isinstance(value, list) else value for value in values))
+
+
+def _rows(filters: Filters, terms: list[str], key: str, edge: str, last: int) -> str:
+    """A page's rows in the order of `key`. Args: last, the number of the last parameter, the cursor's id where there is one."""
+    if filters.cursor is not None:
+        at = f"${last - 1}::float8"
+        # The second says nothing new, but in the index's own type: the scan begins at the cursor, not at the first page.
+        terms = [*terms, f"(({key})::float8, o.id) > ({at}, ${last}::uuid)", f"({key}) >= {edge.format(at=at)}"]
+    status = "'available'" if filters.availability is Availability.AVAILABLE else f"({_STATUS.format(free=_FREE)})"
+    return _ROWS.format(where=" AND ".join(terms), key=key, limit=filters.limit, free=_FREE, status=status)
 
 
 @lru_cache(maxsize=PLANS_MAX)

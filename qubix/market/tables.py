@@ -69,6 +69,7 @@ offers = sa.Table(
     sa.Index("offers_price_idx", "price_per_hour", "id", "vram_bytes", "model_key", postgresql_where=sa.text("listed")),
     sa.Index("offers_price_desc_idx", sa.text("(- price_per_hour)"), "id", postgresql_where=sa.text("listed")),
     sa.Index("offers_performance_idx", sa.text("(- tflops)"), "id", postgresql_where=sa.text("listed")),
+    sa.Index("offers_availability_idx", sa.text("(- gpus_free)"), "id", postgresql_where=sa.text("listed")),
     sa.Index("offers_cost_benefit_idx", "cost_per_tflop", "id", postgresql_where=sa.text("listed")),
     sa.Index("offers_model_idx", "model_key", "price_per_hour", "id", postgresql_where=sa.text("listed")),
     sa.Index("offers_any_price_idx", "price_per_hour", "id", postgresql_where=sa.text("status <> 'left'")),
