@@ -8,7 +8,7 @@ from tests.faults.sweep.recovery import Recovery
 from tests.faults.sweep.sweep import Sweep, told
 
 pytestmark = pytest.mark.cluster
-SEED = 1592
+SEED = 5042
 RUNS = 12
 
 

@@ -87,7 +87,8 @@ PLATFORM: Final = ("controller", "fabric", "treasury", "signer", "devnet", "post
 SERVE: Final = ("serve_controller", "haproxy_manager", "proxy", "hub")
 HEAD: Final = ("head_gcs", "head_raylet", "head")
 """The Ray head: its control store alone, its raylet alone, all of it."""
-NODE: Final = ("agent", "raylet", "runner", "machine")
+NODE: Final = ("agent", "raylet", "host", "runner", "machine")
+"""What runs on a machine: its agent, Ray, the actor that holds its attempts, one attempt's process; and all of it."""
 DATABASE_LINKS: Final = ("web", "controller", "fabric", "treasury", "signer")
 RARE: Final = frozenset({"treasury.unknown", "treasury.dead", "controller.discarded"})
 """Places that only a lying chain or an idle day reaches; tests/faults/chain and the unit tests kill there."""

@@ -44,6 +44,7 @@ TITLES: Final = {
     "head_raylet": "raylet",
     "agent": "ray::NodeAgent",
     "raylet": "raylet",
+    "host": "ray::AttemptHost",
     "runner": "qubix:attempt",
 }
 """How a process calls itself: the beginning of its title, or its program's name."""
