@@ -189,15 +189,12 @@ class MarketService:
     async def use_quote(self, quote_id: UUID, user_id: UserId) -> Quote:
         """Take an open quote for a job; its leases stay until the job's first attempt takes them over.
 
-        Raises: NotFound for somebody else's; QuoteGone when it was used or ran out.
+        Raises: NotFound for somebody else's; QuoteGone when it was used, replaced or ran out.
         """
-        quote = _quote(await self._store.quote(quote_id, user_id, lock=True))
+        row = await self._store.quote(quote_id, user_id, lock=True)
+        quote = _quote(row)
         if quote.state is not QuoteState.OPEN:
-            raise QuoteGone(
-                "This quote was used already." if quote.state is QuoteState.USED else "This quote has run out.",
-                next_step="Ask for a new one.",
-                offer_id=str(quote.offer_id),
-            )
+            raise _gone(quote, in_time=row is not None and row.in_time)
         await self._store.set_quote_state(quote_id, QuoteState.USED.value)
         return quote
 
@@ -327,6 +324,23 @@ def _nothing(why: NoMatch) -> NothingMatches:
     body = why.as_json()
     hint = "Try again in a minute." if why.relaxation is None else why.relaxation.message
     return NothingMatches(why.message, next_step=hint, reason=why.code, funnel=body["funnel"], relaxation=body["relaxation"])
+
+
+def _gone(quote: Quote, *, in_time: bool) -> QuoteGone:
+    """Why a quote cannot be used any more. Args: in_time, before its time is over."""
+    offer = str(quote.offer_id)
+    if quote.state is QuoteState.USED:
+        return QuoteGone(
+            "A job was made of this quote already.", next_step="Look for it among your jobs; another one needs a new quote.", offer_id=offer
+        )
+    if in_time:
+        return QuoteGone(
+            "An account holds one quote at a time, and this account asked for another one meanwhile (another `qubix run`, another tab), "
+            "or gave this one back. Nothing was made, and nothing was taken.",
+            next_step="Run it again once the other job is made, or use one account for each.",
+            offer_id=offer,
+        )
+    return QuoteGone("This quote has run out: its devices are free for others again.", next_step="Ask for a new one.", offer_id=offer)
 
 
 def _quote(row: Any) -> Quote:

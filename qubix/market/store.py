@@ -35,7 +35,8 @@ INSERT INTO quotes (id, user_id, offer_id, gpus, device_ids, price_per_hour, rat
 VALUES (:id, :user, :offer, :gpus, :devices, :price, :rate, :ceiling, :duration, clock_timestamp() + make_interval(secs => :ttl)) RETURNING expires_at
 """).bindparams(sa.bindparam("devices", type_=pg.ARRAY(sa.BigInteger)))
 _QUOTE_COLUMNS: Final = """q.id, q.user_id, q.offer_id, o.node_id, o.model, q.gpus, q.device_ids, q.price_per_hour, q.rate_max, q.ceiling, q.duration_max_s,
-q.expires_at, CASE WHEN q.state = 'open' AND q.expires_at <= clock_timestamp() THEN 'expired' ELSE q.state END AS state"""
+q.expires_at, CASE WHEN q.state = 'open' AND q.expires_at <= clock_timestamp() THEN 'expired' ELSE q.state END AS state,
+q.expires_at > clock_timestamp() AS in_time"""
 
 
 class MarketStore:

@@ -182,6 +182,20 @@ async def test_a_quote_is_used_once_by_its_owner_while_it_stands(resources: Reso
             await s.market.use_quote(late.id, eve)
 
 
+async def test_of_two_quotes_of_one_account_the_older_one_says_that_the_newer_one_took_its_place(resources: Resources) -> None:
+    for _ in range(2):
+        await join(resources)
+    user = await person(resources)
+    first, second = await quote(resources, user), await quote(resources, user)
+    async with scope(resources) as s:
+        with pytest.raises(QuoteGone, match="one quote at a time") as refused:
+            await s.market.use_quote(first.id, user)
+        assert "Run it again" in refused.value.next_step
+        await s.market.use_quote(second.id, user)
+        with pytest.raises(QuoteGone, match="made of this quote already"):
+            await s.market.use_quote(second.id, user)
+
+
 async def free_all(resources: Resources, owner: AsyncConnection) -> bool:
     await owner.execute(sa.text("DELETE FROM device_leases"))
     return True
