@@ -42,6 +42,8 @@ QUESTIONS: Final = {
     "free words": "q=" + quote("4090 eu-west"),
     "nothing matches": "model=NOSUCH",
     "words that nothing has": "q=zzyzx",
+    "a region that nothing has": "region=nowhere",
+    "more memory than nearly all have": "vram_min=200GB",
     "also not rentable": "available=any",
 }
 

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,6 +22,7 @@ import pytest
 from websockets.sync.client import connect
 
 from qubix.fabric.head import Head, start_head
+from qubix.jobs.blobs import BlobStore
 from qubix.postgres.embedded import EmbeddedServer, free_port
 from tests.conftest import clone, drop
 
@@ -32,8 +33,9 @@ UPLOAD_BYTES = 200 * 1000 * 1000
 class Deployed:
     """A running web layer."""
 
-    def __init__(self, url: str, head: Head) -> None:
+    def __init__(self, url: str, head: Head, data_dir: Path) -> None:
         self.url = url
+        self.data_dir = data_dir
         self.head = head
 
     def replicas(self) -> list[psutil.Process]:
@@ -66,7 +68,7 @@ def deployed(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout == f"ready http://127.0.0.1:{port}\n"
-        yield Deployed(f"http://127.0.0.1:{port}", head)
+        yield Deployed(f"http://127.0.0.1:{port}", head, Path(settings["QUBIX_DATA_DIR"]))
     finally:
         head.stop()
         asyncio.run(drop(postgres, name))
@@ -127,6 +129,56 @@ def test_a_large_upload_grows_the_replica_by_at_most_twenty_megabytes(deployed: 
     expected = hashlib.sha256(piece * (UPLOAD_BYTES // len(piece))).hexdigest()
     assert answer.json()["sha256"] == expected
     assert max(peak, replica.memory_info().rss) - before <= 20_000_000
+
+
+def test_of_an_upload_whose_replica_is_killed_nothing_is_seen_and_the_next_one_is_taken(deployed: Deployed) -> None:
+    person = sign_up(deployed.url)
+    headers = {"Authorization": f"Bearer {person['access_token']}"}
+    (replica,) = deployed.replicas()
+    piece, incoming = secrets.token_bytes(1_000_000), deployed.data_dir / "blobs" / "incoming"
+    before = files(deployed.data_dir / "blobs")
+
+    def pieces() -> Iterator[bytes]:
+        for n in range(20):
+            if n == 10:
+                until(lambda: any(path.stat().st_size for path in incoming.iterdir()), "some of it is on the disk")
+                replica.kill()
+            yield piece
+
+    try:
+        answer = httpx.post(f"{deployed.url}/api/uploads?filename=half.bin", content=pieces(), headers=headers, timeout=60)
+        assert answer.status_code >= 500, answer.text
+    except httpx.TransportError:
+        pass  # the ingress may close the connection instead
+    until(lambda: _listed(deployed.url, headers) == [], "another replica answers, and knows of no upload")
+    assert len(list(incoming.iterdir())) == 1, "the half file, until the controller sweeps it"
+    assert BlobStore(deployed.data_dir / "blobs").sweep_incoming(older_s=-1) == 1
+    assert files(deployed.data_dir / "blobs") == before
+    _upload(deployed.url, headers, piece, 2, "whole.bin")
+    assert [item["size"] for item in _listed(deployed.url, headers) or []] == [2_000_000]
+
+
+def files(folder: Path) -> set[Path]:
+    """Every file below it."""
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def until(holds: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
+    """Wait for it. Raises: AssertionError."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+def _listed(url: str, headers: dict[str, str]) -> list[dict[str, Any]] | None:
+    """The uploads that their owner sees; None while nobody answers."""
+    try:
+        answer = httpx.get(f"{url}/api/uploads", headers=headers, timeout=5)
+    except httpx.TransportError:
+        return None
+    found: list[dict[str, Any]] | None = answer.json()["items"] if answer.status_code == 200 else None
+    return found
 
 
 def _upload(url: str, headers: dict[str, str], piece: bytes, count: int, name: str) -> None:
