@@ -43,7 +43,6 @@ QUESTIONS: Final = {
     "nothing matches": "model=NOSUCH",
     "words that nothing has": "q=zzyzx",
     "a region that nothing has": "region=nowhere",
-    "more memory than nearly all have": "vram_min=200GB",
     "also not rentable": "available=any",
 }
 
