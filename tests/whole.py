@@ -8,8 +8,9 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from qubix.identity.model import Scope as Grant
 FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 FUNDS = 1_000_000_000
 PASSWORD = "a long enough password"
+_ENVIRONMENT = threading.Lock()
 
 STEPS = '''
 """Counts to `steps`, one every `pause_s`; a checkpoint a second at most; resumes where the last one left."""
@@ -115,25 +117,52 @@ class Whole:
         self._clients.append(Client(self.url, made.json()["key"]))
         return self._clients[-1]
 
-    def join(self, name: str, gpu: str, price: int, provider: Client, *, url: str = "") -> Machine:
-        """Add a machine, as `qubix provider join --detach` does. Args: url, where its agent finds the platform, if not at its own address."""
-        home = self.folder / name
+    def join(
+        self,
+        name: str,
+        gpu: str,
+        price: int,
+        provider: Client,
+        *,
+        url: str = "",
+        before: Sequence[str] = (),
+        folder: Path | None = None,
+        token: Path | None = None,
+        environment: Mapping[str, str] = {},
+    ) -> Machine:
+        """Add a machine, as `qubix provider join --detach` does.
+
+        Args: url, where its agent finds the platform, if not at its own address; before, what starts the command, as another user
+            for example; folder, for its home (default: with the others'); token, its own copy of the cluster's; environment, further variables.
+        """
+        home = (folder or self.folder) / name
         key = str(provider.http.headers["Authorization"]).removeprefix("Bearer ")
-        path = self.folder / f"{name}.json"
-        before = os.environ.get("QUBIX_CONFIG")
-        os.environ["QUBIX_CONFIG"] = str(path)
-        try:
-            config.save(config.Account(url or self.url, key))
-            line = [sys.executable, "-m", "qubix.cli.main", "provider", "join", "--declare-gpu", gpu, "--price", str(price), "--name", name]
-            line += ["--home", str(home), "--data-dir", str(self.data_dir), "--owner-pid", str(os.getpid())]
-            run = start_and_wait(line, home, name)
-        finally:
-            del os.environ["QUBIX_CONFIG"]
-            if before is not None:
-                os.environ["QUBIX_CONFIG"] = before
+        account = {**environment, "QUBIX_CONFIG": str((folder or self.folder) / f"{name}.json")}
+        saved = _saved(Path(account["QUBIX_CONFIG"]), config.Account(url or self.url, key))
+        line = [*before, sys.executable, "-m", "qubix.cli.main", "provider", "join", "--declare-gpu", gpu, "--price", str(price)]
+        line += ["--name", name, "--home", str(home), "--owner-pid", str(os.getpid())]
+        if token is None:
+            line += ["--data-dir", str(self.data_dir)]
+        else:
+            run = runfile.read(self.data_dir)
+            assert run is not None
+            line += ["--address", run.facts["ray_address"], "--token-file", str(token)]
+        if folder is not None:
+            home.mkdir(mode=0o700)
+            for path in (home, saved):
+                os.chown(path, folder.stat().st_uid, folder.stat().st_gid)
+        run = start_and_wait(line, home, name, extra=account)
         assert run.supervisor is not None
         self.machines[name] = Machine(run.facts["node_id"], home, run.supervisor.pid)
         return self.machines[name]
+
+    def release(self, name: str) -> None:
+        """End a machine's processes; whether it leaves the market first is the caller's business."""
+        machine = self.machines.pop(name)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member = psutil.Process(machine.member_pid)
+            member.terminate()
+            member.wait(40)
 
     def pid_of(self, name: str) -> int:
         """The pid of one of the platform's own processes."""
@@ -210,6 +239,19 @@ def whole_platform(*, machines: bool = True, **settings: str) -> Iterator[Whole]
     finally:
         whole.down()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _saved(path: Path, account: config.Account) -> Path:
+    """Log in as `account` in that configuration file."""
+    with _ENVIRONMENT:
+        outside = os.environ.get("QUBIX_CONFIG")
+        os.environ["QUBIX_CONFIG"] = str(path)
+        try:
+            return config.save(account)
+        finally:
+            del os.environ["QUBIX_CONFIG"]
+            if outside is not None:
+                os.environ["QUBIX_CONFIG"] = outside
 
 
 def _line(process: psutil.Process) -> str:

@@ -14,7 +14,7 @@ import pytest
 from qubix.cli import runfile
 from qubix.cli.client import Client
 from qubix.cli.demo_chain import FAUCET, Network, Purse, books_agree
-from tests.cluster.test_secrets import secrets_of, told_by_logs, told_by_processes
+from tests.planted import lines_and_environments, logs_of, secrets_of, told
 from tests.whole import Whole, whole_platform
 
 pytestmark = pytest.mark.cluster
@@ -104,4 +104,5 @@ def test_what_comes_in_while_nobody_looks_is_found_when_the_platform_is_up_again
 def test_no_process_and_no_log_tells_the_signers_key_or_any_other_secret(platform: Whole) -> None:
     secrets = secrets_of(platform)
     assert {"signer.key", "qubix_signer.url", "qubix_treasury.url", "admin-token"} <= set(secrets)
-    assert told_by_processes(platform, secrets) + told_by_logs(platform, secrets) == []
+    processes = [(repr(line[:80]), line + environment) for line, environment in lines_and_environments(platform)]
+    assert told(secrets, [*processes, *logs_of(platform)]) == []

@@ -23,7 +23,6 @@ from qubix.sandbox import stop
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
-ATTACKS = HERE / "attacks"
 SDK = REPOSITORY / "jobs_library" / "sdk"
 NOBODY = 65534
 SMALL = {
@@ -135,7 +134,6 @@ class Containment:
             program = self.folder / "programs" / str(attempt)
             program.mkdir()
             (program / "main.py").write_text(script)
-            shutil.copy(ATTACKS / "attack.py", program / "attack.py")
         content = {
             "attempt": str(attempt),
             "base": str(self.base),
@@ -187,8 +185,3 @@ def containment(request: pytest.FixtureRequest) -> Iterator[Containment]:
     made = Containment(ordinary=request.param == "ordinary")
     yield made
     made.close()
-
-
-def attack(name: str) -> str:
-    """The text of an attack script."""
-    return (ATTACKS / f"{name}.py").read_text()

@@ -19,8 +19,9 @@ from qubix.sandbox.run import run
 from qubix.sandbox.spec import Program, SandboxSpec
 from qubix.sandbox.state import Folder, State
 
-from .conftest import SDK, Containment
+from .conftest import REPOSITORY, SDK, Containment
 
+ATTACKS = REPOSITORY / "tests/faults/escape/attacks"
 pytestmark = pytest.mark.sandbox
 
 
@@ -118,6 +119,21 @@ for number in range(40):
 def test_a_restore_that_failed_is_told(containment: Containment) -> None:
     outcome = containment.run("import qubix_job; qubix_job.restore_failed('torn')")
     assert outcome.of("RestoreFailed") == [{"event": "RestoreFailed", "reason": "torn"}]
+
+
+def test_a_job_that_ignores_signals_ends_at_its_limit(containment: Containment) -> None:
+    outcome = containment.run((ATTACKS / "will_not_leave.py").read_text(), limit_ms=1000)
+    assert outcome.ended["exit"] == "time_limit"
+    assert outcome.ended["ran_ms"] >= 1000
+    assert outcome.ended["left"] == 0
+
+
+def test_hostile_reports_are_skipped_and_drained(containment: Containment) -> None:
+    outcome = containment.run((ATTACKS / "hostile_reports.py").read_text())
+    assert (outcome.ended["exit"], outcome.ended["exit_code"]) == ("exited", 0)
+    assert all(0 <= event["pct"] <= 100 and len(event["operation"]) <= 200 for event in outcome.of("ProgressReport"))
+    assert len(outcome.of("ProgressReport")) < 200
+    assert not outcome.of("CheckpointReady")
 
 
 def test_a_stop_lets_the_job_save_first(containment: Containment) -> None:

@@ -1,6 +1,8 @@
-"""Find the runner's secret in the environment, arguments or memory maps of any process."""
+"""Find what the agent or its runner was born with in the environment or the arguments of any process."""
 
 import glob
+
+WORDS = (b"TOP-SECRET", b"QUBIX_AGENT_HOME", b"RAY_AUTH")
 
 for kind in ("environ", "cmdline"):
     for path in glob.glob(f"/proc/[0-9]*/{kind}") + glob.glob(f"/proc/[0-9]*/task/*/{kind}"):
@@ -9,5 +11,5 @@ for kind in ("environ", "cmdline"):
                 content = file.read()
         except OSError:
             continue
-        print("BREACH" if b"TOP-SECRET" in content else "held", path, len(content))
+        print("BREACH" if any(word in content for word in WORDS) else "held", path, len(content))
 print("done")

@@ -1,17 +1,27 @@
-"""Look for another attempt on the same machine: its processes, files, shared memory, sockets, semaphores."""
+"""Look for another attempt on the same machine: its processes, files, checkpoint, shared memory, sockets, semaphores."""
 
 import ctypes
 import os
 import socket
 
-import qubix_job
-from attack import LIBC, tried
+from attack import LIBC, given, tried
 
 tried("processes", lambda: [name for name in os.listdir("/proc") if name.isdigit()], breach=lambda names: len(names) > 2)
-tried("its folder", lambda: os.listdir(qubix_job.params["other"]))
-tried("its shared memory", lambda: open("/dev/shm/known").read())
-tried("its temporary files", lambda: open("/tmp/known").read())
-tried("its output", lambda: open("/out/known").read())
+for folder in given["others"]:
+    tried(folder, lambda folder=folder: os.listdir(folder))
+for path in (
+    "/dev/shm/known",
+    "/tmp/known",
+    "/out/known",
+    "/checkpoints/1",
+    "/job/.restore",
+    os.environ.get("QUBIX_RESTORE", "/job/.restore"),
+):
+    tried(path, lambda path=path: open(path).read())
+print("inputs", os.listdir("/job"))
+for name in os.listdir("/job"):
+    if name != "main.py":
+        print("BREACH input", name)
 
 
 def connect():

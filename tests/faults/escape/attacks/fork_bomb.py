@@ -14,5 +14,5 @@ for _ in range(5000):
         break
     count += 1
 print("forks", count)
-print("BREACH" if count > 100 else "held", "processes")
+print("BREACH" if count > 300 else "held", "processes")
 print("done", flush=True)
