@@ -184,6 +184,7 @@ def surroundings(made: Campaign, rungs: list[Rung]) -> Iterator[dict[str, Any]]:
             "paths": [str(path) for path in paths],
             "others": [str(home / below) for home in homes for below in ("sandbox/attempts", "work", "spool")],
             "application": whole.url,
+            "world": True,
             "users": [0, os.geteuid(), 65534 - 1, 1000, 1_900_000_000],
         }
         assert len(known["ports"]) > 8, known["ports"]
@@ -195,7 +196,7 @@ def given_to(name: str, given: Mapping[str, Any], ascent: Ascent) -> dict[str, A
     """What the script of that attack is told; paths to neighbours are never told to those who do not look for them."""
     wanted = {
         "read_the_machine": ("paths",),
-        "tcp_to_the_machine": ("ports", "host", "application"),
+        "tcp_to_the_machine": ("ports", "host", "application", "world"),
         "unix_sockets": ("abstract", "sockets"),
         "spy": ("others",),
         "other_users": ("users",),

@@ -246,7 +246,7 @@ def outside(folder: Path, name: str) -> str:
         shutil.copytree(REPOSITORY / "jobs_library" / "sdk", place / "qubix_job")
         (place / "secret.txt").write_text("TOP-SECRET")
         with services(place) as given:
-            told = {**given, "paths": [str(place / "secret.txt")], "application": f"http://127.0.0.1:{given['ports'][0]}"}
+            told = {**given, "world": False, "paths": [str(place / "secret.txt")], "application": f"http://127.0.0.1:{given['ports'][0]}"}
             (place / "main.py").write_text(script(name, told))
             python = str(Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}")
             line = as_nobody(python, "-B", str(place / "main.py"))

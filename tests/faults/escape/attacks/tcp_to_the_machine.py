@@ -24,9 +24,10 @@ for key in (*os.environ.values(), *qubix_job.params.values()):
         request = urllib.request.Request(given["application"] + "/api/jobs", headers={"Authorization": f"Bearer {key[:200]}"})
         tried("web layer", lambda request=request: urllib.request.urlopen(request, timeout=2).status)
 tried("interfaces", lambda: [name for _, name in socket.if_nameindex() if name not in ("lo", "tunl0", "sit0")], breach=bool)
-tried("name resolution", lambda: socket.gethostbyname("example.org"))
-for host in ("8.8.8.8", "255.255.255.255", "224.0.0.1", "169.254.169.254"):
-    tried(f"datagram to {host}", lambda host=host: send(host))
-tried("metadata service", lambda: socket.create_connection(("169.254.169.254", 80), timeout=2))
-tried("metadata service, IPv6", lambda: socket.create_connection(("fd00:ec2::254", 80), timeout=2))
+if given["world"]:
+    tried("name resolution", lambda: socket.gethostbyname("example.org"))
+    for host in ("8.8.8.8", "255.255.255.255", "224.0.0.1", "169.254.169.254"):
+        tried(f"datagram to {host}", lambda host=host: send(host))
+    tried("metadata service", lambda: socket.create_connection(("169.254.169.254", 80), timeout=2))
+    tried("metadata service, IPv6", lambda: socket.create_connection(("fd00:ec2::254", 80), timeout=2))
 print("done")
