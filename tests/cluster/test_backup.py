@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,16 @@ def test_p12_a_running_platform_comes_back_from_its_backup_on_another_folder(who
     consumer.ended(job_id)
     key = str(consumer.client.http.headers["Authorization"]).removeprefix("Bearer ")
     before = seen(consumer.client, job_id)
+    began = time.monotonic()
     backup = told("backup", str(place / "backups"), "--data-dir", str(whole.data_dir))
     assert httpx.get(f"{whole.url}/health/ready", timeout=10).status_code == 200
+    kept = time.monotonic()
     found = told("restore", backup["folder"], "--data-dir", str(place / "new"), "-y")
     assert (found["sound"], found["problems"], found["missing"], found["payouts"]) == (True, [], [], "none")
+    filled = time.monotonic()
     run, operator_key = up.start_detached(place / "new", settings=whole.settings, owner=os.getpid())
+    stands = time.monotonic()
+    print(f"backup {kept - began:.1f} s, restore {filled - kept:.1f} s, up {stands - filled:.1f} s, at a load of {os.getloadavg()[0]:.1f}")
     try:
         assert operator_key is None, "the operators are those of the backup"
         with Client(run.urls["application"], key) as again, Client(run.urls["application"], whole.operator_key) as operator:
