@@ -21,7 +21,9 @@ import socket
 import struct
 import subprocess
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Generator
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -35,6 +37,9 @@ TITLE: Final = b"qubix:attempt"
 """How the process of an attempt calls itself; 15 bytes at most."""
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _LENGTH: Final = struct.Struct("!I")
+_GO: Final = b"g"
+KILLED_KEPT_MAX: Final = 10_000
+"""Killed attempts that are remembered: the request of one may come later than its kill."""
 
 
 def run_attempt(request: RunRequest) -> Generator[SandboxEvent, None, None]:
@@ -56,13 +61,29 @@ def run_attempt(request: RunRequest) -> Generator[SandboxEvent, None, None]:
 # -- the owner's side ---------------------------------------------------------------------------------------------------
 
 
+@dataclass(slots=True)
+class _Child:
+    """An attempt's process, and the line to it. Args: pidfd, None until it has said which process it is."""
+
+    line: asyncio.StreamWriter
+    pidfd: int | None = None
+
+    def kill(self) -> None:
+        if self.pidfd is None:
+            self.line.transport.abort()  # it waits for a word before it starts anything, or is not forked yet
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+
 class ForkServer:
     """A fork server of this process; it starts at the first need, and again where it was killed."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._pidfds: dict[UUID, int] = {}
+        self._children: dict[UUID, _Child] = {}
+        self._killed: deque[UUID] = deque(maxlen=KILLED_KEPT_MAX)
 
     def start(self) -> None:
         """Make sure that it runs."""
@@ -74,26 +95,31 @@ class ForkServer:
         with theirs:
             socket.send_fds(self._running(), [b"f"], [theirs.fileno()])
         reader, writer = await asyncio.open_unix_connection(sock=ours)
+        child = self._children[request.attempt] = _Child(writer)
         try:
+            if request.attempt in self._killed:
+                return
             writer.write(pickle.dumps(request))
             await writer.drain()
-            self._pidfds[request.attempt] = os.pidfd_open(await _next(reader))
+            child.pidfd = os.pidfd_open(await _next(reader))
+            writer.write(_GO)
             while True:
                 event: SandboxEvent = await _next(reader)
                 yield event
         except (asyncio.IncompleteReadError, ConnectionError, ProcessLookupError):
             return
         finally:
-            self.kill(request.attempt)
-            if (pidfd := self._pidfds.pop(request.attempt, None)) is not None:
-                os.close(pidfd)
+            del self._children[request.attempt]
+            child.kill()
+            if child.pidfd is not None:
+                os.close(child.pidfd)
             writer.close()
 
     def kill(self, attempt: UUID) -> None:
-        """SIGKILL to an attempt's process, and so to its sandbox; nothing happens where it has ended."""
-        if (pidfd := self._pidfds.get(attempt)) is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        """SIGKILL to an attempt's process, and so to its sandbox; one that has not started never will, however late its fork is."""
+        self._killed.append(attempt)
+        if (child := self._children.get(attempt)) is not None:
+            child.kill()
 
     def close(self) -> None:
         """End the server, and so all that it forked."""
@@ -133,7 +159,12 @@ def serve(control: socket.socket) -> None:
         word, descriptors, _, _ = socket.recv_fds(control, 1, 1, socket.MSG_CMSG_CLOEXEC)
         if not word:
             return
-        if os.fork() == 0:
+        try:
+            child = os.fork()
+        except OSError as error:  # one attempt less; the server's own end would be that of all
+            print(f"no process for an attempt: {error}", file=sys.stderr, flush=True)
+            child = -1
+        if child == 0:
             with contextlib.suppress(BrokenPipeError):
                 control.close()
                 libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -147,14 +178,16 @@ def serve(control: socket.socket) -> None:
 def _attend(line: socket.socket) -> None:
     """Be the process of one attempt."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    with line.makefile("rb") as file:
-        request = pickle.load(file)  # noqa: S301  (from the owner of this server)
 
     def say(what: object) -> None:
         content = pickle.dumps(what)
         line.sendall(_LENGTH.pack(len(content)) + content)
 
-    say(os.getpid())
+    with line.makefile("rb") as file:
+        request = pickle.load(file)  # noqa: S301  (from the owner of this server)
+        say(os.getpid())
+        if file.read(len(_GO)) != _GO:
+            return  # it was killed meanwhile
     with contextlib.closing(run_attempt(request)) as events:
         for event in events:
             say(event)

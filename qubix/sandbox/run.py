@@ -54,7 +54,8 @@ def run_on(found: probe.Probe, spec: SandboxSpec, inherit_fds: Sequence[int]) ->
         try:
             sandbox.start(inherit_fds)
         except (OSError, ValueError, QubixError) as error:
-            yield Ended(Exit.SANDBOX_FAILED, None, None, str(error)[:1900], 0, {})
+            why = Exit.STOPPED if folder.stop_mark.exists() else Exit.SANDBOX_FAILED
+            yield Ended(why, None, None, str(error)[:1900], 0, {})
             return
         yield Started(sandbox.inside.pid, sandbox.group.kind, sandbox.start_ms)
         yield from sandbox.events()
@@ -117,6 +118,8 @@ class _Sandbox:
         State(self._identify(os.getpid()), monitor, self.inside, self.group).write(self.folder)
         self._read_until(self.launched.status, b"ready\n", deadline)
         self._open_folders()
+        if self.folder.stop_mark.exists():  # by who found no state yet; from here on everybody finds one
+            raise SandboxFailed("stopped before it started")
         os.write(self.launched.go, b"g")
         self._went_at = time.monotonic()
         self.start_ms = (self._went_at - began) * 1e3

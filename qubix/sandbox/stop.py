@@ -43,8 +43,7 @@ def stop(base: Path, attempt: UUID, *, grace_s: float = 1.0) -> Stopped:
     """
     began = time.monotonic()
     folder = Folder.of(base, attempt)
-    folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.stop_mark.touch()
+    _mark(folder)
     state = State.read(folder)
     if state is None:
         return Stopped(False, False, 0, time.monotonic() - began)
@@ -78,10 +77,19 @@ def clean(base: Path) -> Cleaned:
 
 
 def bury(base: Path, attempt: UUID) -> bool:
-    """Kill and remove what the death of its runner left of one attempt. Returns: whether all of it is gone."""
+    """Kill and remove what the death of its runner left of one attempt. Returns: whether all of it is gone.
+
+    Where nothing has started, a mark stays that nothing shall: a runner given up as dead may only have been late.
+    """
     folder = Folder.of(base, attempt)
+    _mark(folder)
     state = State.read(folder)
-    return state is None or _bury(folder, state)  # without one nothing was started; the mark that nothing shall be stays
+    return state is None or _bury(folder, state)
+
+
+def _mark(folder: Folder) -> None:
+    folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.stop_mark.touch()
 
 
 def _bury(folder: Folder, state: State | None) -> bool:

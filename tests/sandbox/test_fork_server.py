@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import gc
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +17,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from qubix.agent.fork_server import TITLE, ForkServer
+from qubix.agent.fork_server import TITLE, ForkServer, serve
 from qubix.agent.home import Home
 from qubix.agent.runner import RunRequest
 from qubix.sandbox.events import Ended, Exit, LogText, SandboxEvent, Started
@@ -152,3 +155,58 @@ async def test_a_device_is_held_as_long_as_its_attempt_lives(bench: Bench) -> No
     async with asyncio.timeout(5):
         while not bench.home.device_free("gpu-0"):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+async def test_an_attempt_that_is_killed_while_the_server_is_frozen_never_starts(bench: Bench) -> None:
+    bench.server.start()
+    (server,) = psutil.Process().children()
+    server.suspend()
+    try:
+        request = bench.request(SLEEP, "gpu-0")
+        seen: list[SandboxEvent] = []
+        task = asyncio.ensure_future(_read(bench.server.run(request), seen))
+        await asyncio.sleep(0.2)
+        bench.server.kill(request.attempt)  # what the agent does that waited for it too long, and says that it is dead
+        await asyncio.wait_for(task, 5)
+    finally:
+        server.resume()
+    events = [event async for event in bench.server.run(bench.request(HELLO, "gpu-0"))]  # after it in the server's queue
+    assert isinstance(events[-1], Ended)
+    assert events[-1].exit is Exit.EXITED
+    assert seen == []
+    assert gone(attempts())
+
+
+async def test_a_request_that_comes_after_its_kill_starts_nothing(bench: Bench) -> None:
+    request = bench.request(HELLO)
+    bench.server.kill(request.attempt)
+    assert [event async for event in bench.server.run(request)] == []
+
+
+def test_a_fork_that_fails_costs_one_attempt_and_not_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_process() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", no_process)
+    before = {number: signal.getsignal(number) for number in (signal.SIGCHLD, signal.SIGINT)}
+    control, theirs = socket.socketpair()
+    lines = [socket.socketpair() for _ in range(2)]
+    try:
+        for _, end in lines:
+            socket.send_fds(control, [b"f"], [end.fileno()])
+            end.close()
+        control.close()
+        serve(theirs)  # until its owner is gone, not until a fork fails
+        assert [ours.recv(1) for ours, _ in lines] == [b"", b""]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for ours, _ in lines:
+            ours.close()
+        theirs.close()
+        gc.unfreeze()
+
+
+async def _read(events: AsyncIterator[SandboxEvent], into: list[SandboxEvent]) -> None:
+    async for event in events:
+        into.append(event)

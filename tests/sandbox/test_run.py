@@ -9,10 +9,11 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from qubix.sandbox import probe, stop
+from qubix.sandbox import launch, probe, stop
 from qubix.sandbox.errors import SandboxUnavailable
 from qubix.sandbox.events import Ended, Exit
 from qubix.sandbox.run import run
@@ -275,6 +276,30 @@ def _spec(folder: Path, script: str = "print('hi')") -> SandboxSpec:
 def test_a_stop_before_the_start_prevents_it(tmp_path: Path) -> None:
     spec = _spec(tmp_path)
     assert not stop.stop(spec.base, spec.attempt).found
+    (ended,) = run(spec)
+    assert isinstance(ended, Ended)
+    assert ended.exit is Exit.STOPPED
+
+
+def test_a_stop_while_it_starts_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = _spec(tmp_path)
+    probe.require(spec.base)  # which runs a sandbox of its own
+    start = launch.start
+
+    def stopped_meanwhile(*arguments: Any, **named: Any) -> launch.Launched:
+        assert not stop.stop(spec.base, spec.attempt).found  # nothing is written down yet
+        return start(*arguments, **named)
+
+    monkeypatch.setattr(launch, "start", stopped_meanwhile)
+    (ended,) = run(spec)
+    assert isinstance(ended, Ended)
+    assert ended.exit is Exit.STOPPED
+
+
+def test_what_was_buried_before_it_started_never_starts(tmp_path: Path) -> None:
+    """A runner that was given up as dead may only have been late."""
+    spec = _spec(tmp_path)
+    assert stop.bury(spec.base, spec.attempt)
     (ended,) = run(spec)
     assert isinstance(ended, Ended)
     assert ended.exit is Exit.STOPPED
