@@ -91,6 +91,7 @@ class _Sandbox:
         self._status = b""
         self._verdict: tuple[Exit, str] | None = None
         self._ran_ms: int | None = None
+        self._went_at = time.monotonic()  # until it goes, for one that is closed before
 
     # -- start
 
