@@ -105,8 +105,8 @@ async def _greet(web: Web, socket: WebSocket, address: str) -> tuple[UUID, Opene
         hello = _parse(await socket.receive_text())
     if not isinstance(hello, Hello):
         raise Invalid("the first frame is hello", next_step="connect anew")
-    await web.limits.admit_hello(hello.node, address)
-    async with web.greetings, web.agent_turns, scope(web.resources) as s:
+    lane = web.doubtful_greetings if await web.limits.is_doubtful(hello.node, address) else web.greetings
+    async with lane, web.agent_turns, scope(web.resources) as s:
         opened = await s.sessions.open(hello, nonce)
     await web.limits.note_hello(hello.node, address, good=True)
     return hello.node, opened

@@ -8,7 +8,7 @@ import enum
 import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, NoReturn
+from typing import Final
 from uuid import UUID
 
 from limits import RateLimitItemPerMinute
@@ -91,15 +91,14 @@ class RateLimits:
         while len(self._known) > KNOWN_MAX:
             self._known.popitem(last=False)
 
-    async def admit_hello(self, node: UUID, address: str) -> None:
-        """Refuse a machine's greeting while too many from its address were refused; never that of one that was good from there.
+    async def is_doubtful(self, node: UUID, address: str) -> bool:
+        """Whether a machine's greeting has to wait behind others: too many from its address were refused, and it was never good from there.
 
-        Raises: Limited with the wait.
+        Not refused: many machines share an address, behind a router or Serve's own proxy, and a stranger there could keep all of them out.
         """
-        item = self._refused_hellos
-        if not self.enabled or (str(node), address) in self._known or await self._limiter.test(item, "refused hello", address):
-            return
-        await self._refuse(Bucket.LOGIN, item, "refused hello", address)
+        if not self.enabled or (str(node), address) in self._known:
+            return False
+        return not await self._limiter.test(self._refused_hellos, "refused hello", address)
 
     async def note_hello(self, node: UUID | None, address: str, *, good: bool) -> None:
         """Remember how a greeting ended. Args: node, None where none was named."""
@@ -118,16 +117,14 @@ class RateLimits:
         if not self.enabled:
             return
         item = RateLimitItemPerMinute(per_minute)
-        if not await self._limiter.hit(item, bucket, who):
-            await self._refuse(bucket, item, bucket, who)
-
-    async def _refuse(self, bucket: Bucket, item: RateLimitItemPerMinute, *who: str) -> NoReturn:
-        stats = await self._limiter.get_window_stats(item, *who)
+        if await self._limiter.hit(item, bucket, who):
+            return
+        stats = await self._limiter.get_window_stats(item, bucket, who)
         wait_s = max(1, math.ceil(stats.reset_time - time.time()))
         raise Limited(
-            f"Too many requests of this kind: {item.amount} a minute are allowed.",
+            f"Too many requests of this kind: {per_minute} a minute are allowed.",
             next_step=f"Wait {wait_s} s.",
             retry_after_s=wait_s,
-            limit_per_minute=item.amount,
+            limit_per_minute=per_minute,
             bucket=bucket.value,
         )

@@ -59,6 +59,8 @@ class Web:
     """Transactions of agents at one time. A thousand agents that come back together would each hold a place in the pool's queue
     until it gives up on them, and whoever came by HTTP would stand behind them all."""
     greetings: asyncio.Semaphore
+    doubtful_greetings: asyncio.Semaphore
+    """The one turn of those who greet from an address from which too many were refused: they wait for each other, and nobody for them."""
     clients: ClientSockets
     callers: KnownCallers
     hashing: Gate
@@ -162,6 +164,7 @@ def make_web(resources: Resources) -> Web:
         beats=BeatLane(resources),
         agent_turns=asyncio.Semaphore(AGENT_TURNS_MAX),
         greetings=asyncio.Semaphore(GREETINGS_MAX),
+        doubtful_greetings=asyncio.Semaphore(1),
         clients=ClientSockets(),
         callers=KnownCallers(resources.clock),
         hashing=Gate(at_once=HASHES_AT_ONCE, waiting_max=HASHES_WAITING_MAX),
