@@ -24,6 +24,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -35,6 +36,8 @@ from qubix.sandbox.events import Ended, Exit, SandboxEvent
 
 TITLE: Final = b"qubix:attempt"
 """How the process of an attempt calls itself; 15 bytes at most."""
+OOM_SCORE: Final = 500
+"""Added to a job's oom_score_adj (0 to 1000): where a machine's memory runs out, the kernel ends a job before the agent that watches it."""
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _LENGTH: Final = struct.Struct("!I")
 _GO: Final = b"g"
@@ -178,6 +181,8 @@ def serve(control: socket.socket) -> None:
 def _attend(line: socket.socket) -> None:
     """Be the process of one attempt."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    score = Path("/proc/self/oom_score_adj")
+    score.write_text(str(min(1000, int(score.read_text()) + OOM_SCORE)))
 
     def say(what: object) -> None:
         content = pickle.dumps(what)

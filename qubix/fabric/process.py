@@ -92,6 +92,10 @@ def ray_environment(token_path: Path, extra: Mapping[str, str] = {}) -> dict[str
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
         "RAY_DISABLE_IMPORT_WARNING": "1",
+        # Where jobs fill a machine, Ray would end its workers, the agent among them, and offer them to the kernel first (1000). A job has limits of
+        # its own, and is the kernel's first choice (qubix.agent.fork_server).
+        "RAY_memory_monitor_refresh_ms": "0",
+        "RAY_worker_oom_score_adjustment": "0",
         "PYTHONUNBUFFERED": "1",
         **extra,
     }

@@ -113,6 +113,16 @@ async def test_a_killed_attempt_ends_without_a_word_and_leaves_its_neighbour_alo
     assert [event.exit for event in of_second if isinstance(event, Ended)] == [Exit.EXITED]
 
 
+def oom_score(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+async def test_where_memory_runs_out_a_job_is_ended_before_its_agent(bench: Bench) -> None:
+    _, seen = await bench.begun(bench.request(SLEEP))
+    inside = next(event for event in seen if isinstance(event, Started)).pid
+    assert oom_score(inside) == min(1000, oom_score(os.getpid()) + 500)
+
+
 async def test_who_stops_listening_kills_the_attempt(bench: Bench) -> None:
     task, seen = await bench.begun(bench.request(SLEEP))
     inside = psutil.Process(next(event for event in seen if isinstance(event, Started)).pid)
