@@ -139,12 +139,20 @@ async def test_a_script_runs_on_a_node_and_its_first_line_comes_fast(node: Node)
     assert sorted(took)[2] < 1.0
 
 
+def oom_score(pid: int) -> int:
+    """How gladly the kernel ends a process where memory runs out."""
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
 async def test_a_killed_agent_takes_its_attempt_along_and_the_next_one_reports_it(node: Node) -> None:
     one = node.script("import time\nprint('go', flush=True)\ntime.sleep(100)")
     await node.platform.want(one)
     await node.platform.until(lambda: node.platform.of(Running), 20)
     agent = await node.agent_pid()
     held = node.machine.device(0)
+    assert {oom_score(sandbox.pid) > oom_score(agent) for sandbox in node.sandboxes()} == {True}, (
+        "where memory runs out, the job is ended first"
+    )
     os.kill(agent, signal.SIGKILL)
     async with asyncio.timeout(5):
         while not node.machine.home.device_free(held):  # noqa: ASYNC110
