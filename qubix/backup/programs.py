@@ -24,6 +24,8 @@ LOCK_WAIT_MS: Final = 10_000
 """How long a dump waits for a table that a migration is changing, before it gives up; nobody else waits behind it longer."""
 CHUNK_BYTES: Final = 1 << 20
 STOP_S: Final = 30.0
+SILENT_MAX_S: Final = 60.0
+"""pg_restore reads a file, and waits for nothing else: one that says nothing for so long goes round in a damaged one (tried: a single bit)."""
 
 
 def check_version(server_version_num: int) -> None:
@@ -65,7 +67,7 @@ async def dump(url: str, target: Path, *, snapshot: str) -> None:
             )
 
 
-async def load(url: str, source: Path, settle: str) -> None:
+async def load(url: str, source: Path, settle: str, *, silent_max_s: float = SILENT_MAX_S) -> None:
     """Fill an empty database from a dump, and run the statements `settle` behind it, all in one transaction: all of it, or nothing.
 
     Raises: Unavailable with what pg_restore or psql said; nothing was changed then.
@@ -77,7 +79,7 @@ async def load(url: str, source: Path, settle: str) -> None:
         filling = await _start(line, environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=of_psql)
         try:
             with contextlib.suppress(ConnectionError):  # psql has ended early: its exit code says so below
-                await _pour(reading, filling)
+                await _pour(reading, filling, silent_max_s)
                 if await reading.wait():
                     # To psql an early end looks like a complete one: it is ended before it can commit the half.
                     said = _tail(of_restore)
@@ -94,12 +96,15 @@ async def load(url: str, source: Path, settle: str) -> None:
             await _end(filling)
 
 
-async def _pour(reading: asyncio.subprocess.Process, filling: asyncio.subprocess.Process) -> None:
-    """All that one process says, to the other. Raises: ConnectionError when that one has ended."""
+async def _pour(reading: asyncio.subprocess.Process, filling: asyncio.subprocess.Process, silent_max_s: float) -> None:
+    """All that one process says, to the other. Raises: ConnectionError when that one has ended; Unavailable when the first falls silent."""
     assert reading.stdout is not None  # noqa: S101  (typing: it is a pipe)
     await _say(filling, "BEGIN;\n")
-    while chunk := await reading.stdout.read(CHUNK_BYTES):
-        await _say(filling, chunk)
+    try:
+        while chunk := await asyncio.wait_for(reading.stdout.read(CHUNK_BYTES), silent_max_s):
+            await _say(filling, chunk)
+    except TimeoutError:
+        raise Unavailable(f"pg_restore said nothing for {silent_max_s:.0f} s", next_step="qubix restore --check verifies it") from None
 
 
 async def _say(process: asyncio.subprocess.Process, what: str | bytes) -> None:

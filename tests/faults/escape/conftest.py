@@ -106,7 +106,7 @@ class Campaign:
         return self.ascents[rung]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def campaign(whole: Whole) -> Iterator[Campaign]:
     """Run it."""
     started = time.monotonic()

@@ -22,6 +22,7 @@ from qubix.cli.backup import refuse_half_restored
 from qubix.kernel.errors import Conflict, Invalid, NotFound, Unavailable
 from qubix.live.feed import Feed, Resync, same_reader
 from qubix.live.store import PostgresReader
+from qubix.postgres.embedded import binaries
 from qubix.postgres.engine import make_engine
 from tests.fakes.voices import stream
 from tests.integration.backup.conftest import Empty, Platform
@@ -212,7 +213,7 @@ async def test_a_damaged_backup_is_refused_before_anything_is_restored(platform:
     if harm in ("flip", "cut"):  # even past the checksums nothing half is committed
         url = await empty()
         with pytest.raises(Unavailable):
-            await programs.load(url, path, "")
+            await programs.load(url, path, "", silent_max_s=10)
         assert await asked(url, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == 0
 
 
@@ -236,6 +237,19 @@ async def test_what_settles_a_restored_database_is_committed_with_it_or_not_at_a
     url = await empty()
     with pytest.raises(Unavailable, match="nowhere"):
         await programs.load(url, folder / DUMP, "SELECT * FROM nowhere;")
+    assert await asked(url, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == 0
+
+
+async def test_a_pg_restore_that_goes_round_in_a_damaged_dump_is_given_up(
+    empty: Empty, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = await empty()
+    for name, does in (("pg_restore", "echo 'CREATE TABLE half (n int);'; exec sleep 600"), ("psql", f'exec {binaries()}/psql "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o700)
+    monkeypatch.setenv("QUBIX_PG_BIN", str(tmp_path))
+    with pytest.raises(Unavailable, match="said nothing for 1 s"):
+        await programs.load(url, tmp_path / DUMP, "", silent_max_s=1)
     assert await asked(url, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == 0
 
 
