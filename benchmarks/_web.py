@@ -27,7 +27,7 @@ from qubix.postgres import schema
 from qubix.postgres.embedded import EmbeddedServer
 from qubix.postgres.engine import make_engine
 from qubix.settings import Settings
-from serve_app.app import create_app
+from serve_app.app import collect_rarely, create_app
 
 BACKLOG = 4096
 
@@ -101,6 +101,7 @@ def main() -> None:
     listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
     sys.stdout.write(f"{listening.getsockname()[1]}\n")
     sys.stdout.flush()
+    collect_rarely()
     app = create_app(open_resources(settings))
     config = uvicorn.Config(app, loop="uvloop", log_config=None, log_level="critical", access_log=False, backlog=BACKLOG)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -27,7 +28,20 @@ Log in with `POST /api/auth/login` and send the token (or an API key) as `Author
 integers, times RFC 3339 in UTC, ids UUIDs. A POST that costs or moves something takes an `Idempotency-Key`: same key and body, same answer.
 Lists carry `position`; follow the WebSocket `/api/ws` from there.
 """
+GC_THRESHOLDS: Final = (10_000, 20, 50)
+"""Net new containers before a young collection, young ones before a middle one, middle ones before one of everything: ten million."""
 _NOUNS = (auth, gpus, quotes, uploads, jobs, wallet, chain_balance, wallets, earnings, escrows, providers, nodes, audit)
+
+
+def collect_rarely() -> None:
+    """Let the cyclic collector pass over what is there for good, and look through everything rarely.
+
+    With 10 000 open sockets one look stops the process for 2 s (benchmarks/fanout.py), and by default one comes with every few events.
+    What is dropped is freed by its reference count as ever.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 class Api(FastAPI):
@@ -50,6 +64,8 @@ def create_app(resources: Resources | None, *, web: Web | None = None, export: b
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         assert web is not None  # noqa: S101  (typing: nobody serves a description)
+        if export:
+            collect_rarely()
         exporting = exported(web.resources.settings, web.measurements.registry, PROCESS) if export else contextlib.nullcontext()
         with exporting:
             async with web.background():
