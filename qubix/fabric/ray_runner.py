@@ -99,6 +99,9 @@ class RayRunner:
         try:
             async with self._devices(request.gpus):
                 running.host = await self._hosted()
+                if running.stopping:  # meanwhile; the mark that would tell its sandbox may not have been written
+                    yield RunnerDied("stopped before it started")
+                    return
                 stream = running.host.run_attempt.options(num_returns="streaming").remote(request)
                 async for event in self._events(stream):
                     last = event

@@ -198,10 +198,8 @@ class FundingService:
     async def _fund(self, request: Request, decision: Decision) -> bool:
         try:
             await self._escrow.open_and_fund(request.job_id, request.owner_id, request.ceiling)
-        except (
-            Unpaid,
-            NotReconciled,
-        ):  # it was spent since the look, or may have been before a restore: the next look decides what comes next
+        except (Unpaid, NotReconciled):
+            # It was spent since the look, or may have been before a restore: the next look decides what comes next.
             return False
         job_after(JobState.AWAITING_FUNDS, JobStep.FUND)
         await self._store.show(request.job_id, decision.shown, extended=False, paid=True)
