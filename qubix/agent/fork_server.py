@@ -15,7 +15,6 @@ import contextlib
 import ctypes
 import gc
 import os
-import pickle
 import signal
 import socket
 import struct
@@ -25,8 +24,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 from uuid import UUID
+
+from pydantic import TypeAdapter
 
 from qubix.agent.home import lock_devices
 from qubix.agent.runner import RunRequest
@@ -41,6 +42,8 @@ OOM_SCORE: Final = 500
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _LENGTH: Final = struct.Struct("!I")
 _GO: Final = b"g"
+_REQUEST: Final = TypeAdapter(RunRequest)
+_EVENTS: Final[dict[bytes, TypeAdapter[Any]]] = {kind.__name__.encode(): TypeAdapter(kind) for kind in get_args(SandboxEvent)}
 KILLED_KEPT_MAX: Final = 10_000
 """Killed attempts that are remembered: the request of one may come later than its kill."""
 
@@ -59,6 +62,31 @@ def run_attempt(request: RunRequest) -> Generator[SandboxEvent, None, None]:
     finally:
         for lock in locks:
             lock.close()
+
+
+# -- what goes over an attempt's line: JSON, so that the process beside hostile code can make its owner read values, never objects ----
+
+
+def write_event(event: SandboxEvent) -> bytes:
+    """An event's name and its JSON."""
+    kind = type(event).__name__.encode()
+    return kind + b" " + _EVENTS[kind].dump_json(event)
+
+
+def read_event(content: bytes) -> SandboxEvent:
+    """What write_event wrote. Raises: KeyError, pydantic.ValidationError."""
+    kind, _, fields = content.partition(b" ")
+    event: SandboxEvent = _EVENTS[kind].validate_json(fields)
+    return event
+
+
+def _frame(content: bytes) -> bytes:
+    return _LENGTH.pack(len(content)) + content
+
+
+async def _next(reader: asyncio.StreamReader) -> bytes:
+    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    return await reader.readexactly(length)
 
 
 # -- the owner's side ---------------------------------------------------------------------------------------------------
@@ -102,13 +130,12 @@ class ForkServer:
         try:
             if request.attempt in self._killed:
                 return
-            writer.write(pickle.dumps(request))
+            writer.write(_frame(_REQUEST.dump_json(request)))
             await writer.drain()
-            child.pidfd = os.pidfd_open(await _next(reader))
+            child.pidfd = os.pidfd_open(int(await _next(reader)))
             writer.write(_GO)
             while True:
-                event: SandboxEvent = await _next(reader)
-                yield event
+                yield read_event(await _next(reader))
         except (asyncio.IncompleteReadError, ConnectionError, ProcessLookupError):
             return
         finally:
@@ -141,11 +168,6 @@ class ForkServer:
                 line = [sys.executable, "-m", __name__, str(theirs.fileno())]
                 self._process = subprocess.Popen(line, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))
         return self._control
-
-
-async def _next(reader: asyncio.StreamReader) -> Any:
-    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-    return pickle.loads(await reader.readexactly(length))  # noqa: S301  (from our own fork, over a socket without a name)
 
 
 # -- the server's side --------------------------------------------------------------------------------------------------
@@ -184,18 +206,17 @@ def _attend(line: socket.socket) -> None:
     score = Path("/proc/self/oom_score_adj")
     score.write_text(str(min(1000, int(score.read_text()) + OOM_SCORE)))
 
-    def say(what: object) -> None:
-        content = pickle.dumps(what)
-        line.sendall(_LENGTH.pack(len(content)) + content)
-
     with line.makefile("rb") as file:
-        request = pickle.load(file)  # noqa: S301  (from the owner of this server)
-        say(os.getpid())
+        head = file.read(_LENGTH.size)
+        if len(head) < _LENGTH.size:
+            return  # it was killed before it was asked for
+        request = _REQUEST.validate_json(file.read(*_LENGTH.unpack(head)))
+        line.sendall(_frame(str(os.getpid()).encode()))
         if file.read(len(_GO)) != _GO:
             return  # it was killed meanwhile
     with contextlib.closing(run_attempt(request)) as events:
         for event in events:
-            say(event)
+            line.sendall(_frame(write_event(event)))
 
 
 if __name__ == "__main__":

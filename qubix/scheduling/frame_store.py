@@ -26,6 +26,10 @@ UPDATE nodes SET session = :session, session_seq = 0, session_token_hash = :toke
     last_status_at = clock_timestamp() WHERE id = :node RETURNING generation
 """)
 
+_SESSION_ROW: Final = "SELECT public_key, state, session, session_seq, generation, provider_id, name FROM nodes WHERE id = :id"
+_NODE: Final = sa.text(_SESSION_ROW)
+_NODE_LOCKED: Final = sa.text(_SESSION_ROW + " FOR UPDATE")
+
 # One statement, so generation and attempts are of one moment. What was cancelled, has reported its end, or runs on a device
 # that is too hot, is not desired.
 _DESIRED: Final = sa.text(f"""
@@ -121,8 +125,7 @@ class FrameStore:
 
     async def node(self, node_id: UUID, *, locked: bool = False) -> NodeRow | None:
         """The node's session row. Args: locked, until the transaction's end."""
-        sql = "SELECT public_key, state, session, session_seq, generation, provider_id, name FROM nodes WHERE id = :id"
-        row = (await self._connection.execute(sa.text(sql + " FOR UPDATE" * locked), {"id": node_id})).one_or_none()
+        row = (await self._connection.execute(_NODE_LOCKED if locked else _NODE, {"id": node_id})).one_or_none()
         return None if row is None else NodeRow(bytes(row.public_key), *row[1:])
 
     async def open_session(self, node_id: UUID, session: UUID, token_hash: bytes) -> None:
