@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import socket
 import threading
 import time
@@ -13,7 +14,8 @@ import pytest
 
 from tests.faults.places import places
 from tests.faults.sweep.links import Links
-from tests.faults.sweep.schedule import RARE, Deed, Mode, deck, schedule
+from tests.faults.sweep.recovery import HEAD, KILLED, Wound, recovery
+from tests.faults.sweep.schedule import RARE, Deed, Fault, Mode, deck, schedule
 
 
 def test_a_seed_gives_the_same_faults_again_and_another_seed_others() -> None:
@@ -30,6 +32,16 @@ def test_as_many_faults_as_the_deck_has_cards_are_each_of_them_once() -> None:
 def test_every_place_of_the_code_is_struck() -> None:
     struck = {kind.target.partition("/")[0] for kind in deck() if kind.deed is Deed.STRIKE}
     assert struck | RARE == set(places())
+
+
+def test_a_job_that_waited_when_the_head_was_killed_counts_as_the_heads() -> None:
+    began = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    after = [began + dt.timedelta(seconds=seconds) for seconds in range(60)]
+    killed = Wound(KILLED, after[0], "n", Fault(1, Deed.KILL, "raylet", 0, 0.0))
+    head = Wound(HEAD, after[30], None, Fault(2, Deed.KILL, "head", None, 0.0))
+    assert recovery(killed, after[10], "j", [killed, head]).seconds == 10
+    late = recovery(killed, after[50], "j", [killed, head])
+    assert (late.promise, late.seconds, late.detail) == (HEAD, 20, "#1 kill raylet, then #2 kill head, job j")
 
 
 class Echo:

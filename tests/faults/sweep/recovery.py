@@ -53,7 +53,7 @@ class Recovery:
 
 
 AGAIN: Final = """
-SELECT a.job_id::text, extract(epoch FROM b.running_at - $1)::float8 AS seconds FROM attempts a JOIN attempts b ON b.job_id = a.job_id AND b.number = a.number + 1
+SELECT a.job_id::text, b.running_at FROM attempts a JOIN attempts b ON b.job_id = a.job_id AND b.number = a.number + 1
 WHERE a.running_at < $1 AND a.ended_at > $1 AND a.fault IN ('provider', 'platform') AND ($2::uuid IS NULL OR a.node_id = $2)
   AND a.ended_at < $1 + interval '90 seconds' AND b.running_at IS NOT NULL"""
 """Attempts that ran at the moment of the fault and ended by it, and when the job ran again."""
@@ -83,12 +83,22 @@ def measured(database: str, wounds: list[Wound]) -> list[Recovery]:
             found = []
             for wound in wounds:
                 rows = await connection.fetch(AGAIN, wound.at, wound.node_id)
-                found += [Recovery(wound.promise, row["seconds"], f"{wound.fault.name}, job {row['job_id']}") for row in rows]
+                found += [recovery(wound, row["running_at"], row["job_id"], wounds) for row in rows]
             return found
         finally:
             await connection.close()
 
     return asyncio.run(ask())
+
+
+def recovery(wound: Wound, running_at: dt.datetime, job: str, wounds: list[Wound]) -> Recovery:
+    """What a job's return tells of which promise: where the head was killed while it waited, of the head's, counted from then."""
+    heads = [one for one in wounds if one.promise is HEAD and wound.at < one.at < running_at]
+    last = max(heads, key=lambda one: one.at, default=wound)
+    detail = (
+        f"#{wound.fault.number} {wound.fault.name}{'' if last is wound else f', then #{last.fault.number} {last.fault.name}'}, job {job}"
+    )
+    return Recovery(last.promise, (running_at - last.at).total_seconds(), detail)
 
 
 def database_recovery(stage: Stage, fault: Fault, write: httpx.Request) -> Recovery:
@@ -102,7 +112,7 @@ def database_recovery(stage: Stage, fault: Fault, write: httpx.Request) -> Recov
         while time.monotonic() - began < 60:
             try:
                 if http.send(write).is_success:
-                    return Recovery(DATABASE, time.monotonic() - began, fault.name)
+                    return Recovery(DATABASE, time.monotonic() - began, f"#{fault.number} {fault.name}")
             except httpx.TransportError:
                 pass
             time.sleep(LOOK_S)
@@ -124,10 +134,11 @@ async def _until_it_answers(url: str) -> None:
 
 
 def summary(recoveries: list[Recovery]) -> list[dict[str, Any]]:
-    """One line per promise: how many, the median, the worst, and whether the promise was kept."""
+    """One line per promise: how many, the median, the worst and what it was, and whether the promise was kept."""
     lines = []
     for promise in PROMISES:
-        times = sorted(one.seconds for one in recoveries if one.promise is promise)
+        those = sorted((one for one in recoveries if one.promise is promise), key=lambda one: one.seconds)
+        times = [one.seconds for one in those]
         if times:
             kept = "aim" if times[-1] <= promise.aim_s else "limit" if times[-1] <= promise.limit_s else "missed"
             lines.append(
@@ -139,6 +150,7 @@ def summary(recoveries: list[Recovery]) -> list[dict[str, Any]]:
                     "limit_s": promise.limit_s,
                     "aim_s": promise.aim_s,
                     "met": kept,
+                    "worst": those[-1].detail,
                 }
             )
     return lines
