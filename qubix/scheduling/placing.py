@@ -65,6 +65,9 @@ class Plan:
     refusals: tuple[Refusal, ...] = ()
 
 
+_NOT_HERE: Final = Unplaceable("not_on_shortlist", "None of the offers on the shortlist fits.", {}, {})
+
+
 def make_plan(
     waiting: Sequence[Waiting], candidates: Sequence[Candidate], *, whole: bool = True, first: Plan | None = None, turn: int = 0
 ) -> Plan:
@@ -94,6 +97,9 @@ def make_plan(
             this.take((slot.device_id for slot in choice.slots), job.wanted.job_id)
             continue
         if spared:
+            continue
+        if not whole and job.wanted.reserved_node_id is None:  # a shortlist tells no reason, and nothing is kept
+            refusals.append(Refusal(job.wanted.job_id, job.owner_id, _NOT_HERE, dict(job.told) if job.told else None))
             continue
         explained += len(this.candidates)
         why = explain(job.wanted, this.candidates)

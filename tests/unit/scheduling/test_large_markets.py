@@ -106,6 +106,11 @@ def test_on_a_shortlist_a_job_keeps_the_node_that_it_was_given_and_gets_no_other
     assert [refused.keep for refused in plan.refusals] == [(), (1,)]
 
 
+def test_a_shortlist_is_not_asked_why() -> None:
+    plan = make_plan([Waiting(wanted(1, needs=Needs(gpus=9)), UUID(int=1), None)], [offer(1, slot(1))], whole=False)
+    assert [(refused.why.code, refused.why.rejected) for refused in plan.refusals] == [("not_on_shortlist", {})]
+
+
 def test_where_there_is_no_time_for_all_reasons_the_jobs_that_may_keep_a_node_go_first_and_everything_that_fits_is_placed() -> None:
     large = [offer(n, slot(n * 10), slot(n * 10 + 1, holder=UUID(int=5))) for n in range(1, placing.EXPLAINED_MAX // 8)]
     never = [Waiting(wanted(n, needs=Needs(gpus=9)), UUID(int=1), {"code": "gpus", "rejected": {}}) for n in range(20)]
