@@ -57,8 +57,8 @@ class AttemptTools:
     devices: DeviceSource
     locate: Callable[[str], Program]
     """The installed program of a job kind."""
-    bury: Callable[[UUID], None]
-    """Remove what a dead runner left of an attempt; blocks."""
+    bury: Callable[[UUID, bool], None]
+    """Remove what a dead runner left of an attempt; blocks. The flag: RunnerDied.gone."""
     wake: Callable[[], None]
     """Something durable is spooled."""
     emit: Callable[[Progress], None]
@@ -300,7 +300,7 @@ class AttemptRun:
         return next(filter(self.tools.devices.lost, self.attempt.devices), None)
 
     async def _bury(self, journal: Journal, event: RunnerDied) -> None:
-        await asyncio.to_thread(self.tools.bury, self.attempt.id)
+        await asyncio.to_thread(self.tools.bury, self.attempt.id, event.gone)
         ran_ms = 0 if self._started_at is None else int((self.tools.monotonic() - self._started_at) * 1000)
         if self._over_limit:
             self._finish(journal, Exit.TIME_LIMIT, detail=event.detail, agent_ms=ran_ms)

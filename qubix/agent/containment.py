@@ -21,8 +21,8 @@ class Containment(Protocol):
         """Kill and remove what an earlier agent left."""
         ...
 
-    def bury(self, attempt: UUID) -> None:
-        """Kill and remove what the death of its runner left of an attempt."""
+    def bury(self, attempt: UUID, gone: bool) -> None:
+        """Kill and remove what the death of its runner left of an attempt. Args: gone, as RunnerDied has it."""
         ...
 
     def locate(self, kind: str) -> Program:
@@ -47,8 +47,8 @@ class SandboxContainment:
     def clean(self) -> None:
         stop.clean(self._base)
 
-    def bury(self, attempt: UUID) -> None:
-        stop.bury(self._base, attempt)
+    def bury(self, attempt: UUID, gone: bool) -> None:
+        stop.bury(self._base, attempt, gone=gone)
 
     def locate(self, kind: str) -> Program:
         return runtime.locate(kind)

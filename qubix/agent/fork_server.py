@@ -1,11 +1,11 @@
 """A process of its own for each attempt, without the price of starting one: a server that has imported what they need, and forks.
 
 A fresh interpreter with these imports costs 0.2 s of CPU, a Ray worker 0.8 to 1.5 s and 60 MB; a fork costs milliseconds and
-its own pages. The server (`python -m qubix.agent.fork_server FD`) has one thread, so forking is safe, and an attempt runs on
+its own pages. The server (`python -m qubix.agent.fork_server FD OWNER`) has one thread, so forking is safe, and an attempt runs on
 the main thread of its process, as it must: the sandbox dies with the thread that started it.
 
-Nothing outlives its owner: the server ends when the owner's end of its socket closes, the kernel then kills its children,
-and their sandboxes die with them.
+Nothing outlives its owner: with the thread that started it the kernel kills the server, even a frozen one, with the server
+its children, and with each its sandbox. Where only the owner's end of its socket is closed, the server ends itself.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class ForkServer:
             self.close()
             self._control, theirs = socket.socketpair()
             with theirs:
-                line = [sys.executable, "-m", __name__, str(theirs.fileno())]
+                line = [sys.executable, "-m", __name__, str(theirs.fileno()), str(os.getpid())]
                 self._process = subprocess.Popen(line, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))
         return self._control
 
@@ -175,7 +175,6 @@ class ForkServer:
 
 def serve(control: socket.socket) -> None:
     """Fork a process for each socket that comes, until the other end is closed."""
-    libc = ctypes.CDLL(None)
     server = os.getpid()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -192,12 +191,17 @@ def serve(control: socket.socket) -> None:
         if child == 0:
             with contextlib.suppress(BrokenPipeError):
                 control.close()
-                libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-                libc.prctl(_PR_SET_NAME, TITLE)
-                if os.getppid() == server:
+                ctypes.CDLL(None).prctl(_PR_SET_NAME, TITLE)
+                if _dies_with(server):
                     _attend(socket.socket(fileno=descriptors[0]))
             os._exit(0)
         os.close(descriptors[0])
+
+
+def _dies_with(parent: int) -> bool:
+    """Let the kernel kill this process when its parent's thread ends. Returns: whether the parent still lives."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    return os.getppid() == parent
 
 
 def _attend(line: socket.socket) -> None:
@@ -219,5 +223,5 @@ def _attend(line: socket.socket) -> None:
             line.sendall(_frame(write_event(event)))
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and _dies_with(int(sys.argv[2])):
     serve(socket.socket(fileno=int(sys.argv[1])))

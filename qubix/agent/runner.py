@@ -34,9 +34,13 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class RunnerDied:
-    """The process that ran the sandbox is gone, or never started; the sandbox died with it."""
+    """The process that ran the sandbox is gone, or never started; the sandbox died with it.
+
+    Args: gone, it is known that nothing of the attempt can start any more; otherwise it may only have been late.
+    """
 
     detail: str
+    gone: bool = False
 
 
 RunnerEvent = SandboxEvent | RunnerDied

@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,19 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from qubix.agent.fork_server import ForkServer
-from qubix.agent.runner import STOP_GRACE_S, RunnerDied, RunnerEvent, RunRequest, is_last
+from qubix.agent.runner import STOP_GRACE_S, RunnerDied, RunnerEvent, RunRequest
 from qubix.sandbox.events import Ended, SandboxEvent
+from qubix.sandbox.processes import Process
 
 START_TIMEOUT_S = 15.0
 """From asking Ray for the devices until they are given, and from there to the first event. Ray itself would wait for ever."""
 HOST_START_TIMEOUT_S = 30.0
 """A new actor is a new process, on a machine that may be busy."""
 FORCE_AFTER_S = 5.0
+KILL_TIMEOUT_S = 5.0
+"""For the answer of an actor that was asked to kill an attempt."""
+DEATH_TIMEOUT_S = 1.0
+"""For the end of an actor that gives none."""
 ATTEMPTS_MAX = 1000
 """Tasks of the actor at once: more than a node has devices."""
 _NODE_LABEL = "ray.io/node-id"
@@ -46,9 +52,10 @@ class AttemptHost:
     def __init__(self) -> None:
         self._forks = ForkServer()
 
-    async def start(self) -> None:
-        """Be ready to fork."""
+    async def start(self) -> int:
+        """Be ready to fork. Returns: this process."""
         self._forks.start()
+        return os.getpid()
 
     async def run_attempt(self, request: RunRequest) -> AsyncIterator[SandboxEvent]:
         """One attempt; its events in order."""
@@ -67,19 +74,44 @@ def stop_sandbox(base: Path, attempt: UUID, grace_s: float) -> None:
     stop.stop(base, attempt, grace_s=grace_s)
 
 
+def bury_sandbox(base: Path, attempt: UUID) -> None:
+    """Remove what is left of an attempt that is over."""
+    from qubix.sandbox import stop
+
+    stop.bury(base, attempt, gone=True)
+
+
 _actor: Any = ray.remote
 _AttemptHost = _actor(num_cpus=0, max_restarts=0, max_concurrency=ATTEMPTS_MAX)(AttemptHost)
 
 
-class NoFreeDevice(Exception):
-    """Ray did not give the devices in time."""
+class NotInTime(Exception):
+    """Ray did not give the devices, or no sandbox started."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A node's actor, and its process, None if that was gone before it could be looked at."""
+
+    actor: Any
+    process: Process | None
+
+    async def kill(self, attempt: UUID) -> bool:
+        """End an attempt. Returns: whether it is known that none of its processes lives or can start any more."""
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(KILL_TIMEOUT_S):
+                await self.actor.kill.remote(attempt)
+                return True
+        return self.process is None or await asyncio.to_thread(self.process.wait, DEATH_TIMEOUT_S)
 
 
 @dataclass(slots=True)
 class _Running:
     request: RunRequest
-    host: Any = None
+    host: Host | None = None
     stopping: bool = False
+    marking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a stop is written to the disk."""
 
 
 class RayRunner:
@@ -89,39 +121,44 @@ class RayRunner:
         """Args: resources_per_gpu, custom resources that an attempt takes per device; start_timeout_s, see there."""
         self._node, self._per_gpu, self._start_timeout_s = ray_node_id, dict(resources_per_gpu), start_timeout_s
         self._running: dict[UUID, _Running] = {}
-        self._host: Any = None
+        self._host: Host | None = None
         self._hosting = asyncio.Lock()
+        self._kills: set[asyncio.Future[bool]] = set()
         self._threads = ThreadPoolExecutor(4, "placement-groups")
 
     async def start(self, request: RunRequest) -> AsyncIterator[RunnerEvent]:
         running = self._running[request.attempt] = _Running(request)
-        last: RunnerEvent | None = None
+        ended = False
         try:
             async with self._devices(request.gpus):
-                running.host = await self._hosted()
+                host = await self._hosted()
                 if running.stopping:  # meanwhile; the mark that would tell its sandbox may not have been written
-                    yield RunnerDied("stopped before it started")
-                    return
-                stream = running.host.run_attempt.options(num_returns="streaming").remote(request)
-                async for event in self._events(stream):
-                    last = event
-                    yield event
-                    if is_last(event):
-                        return
-        except NoFreeDevice as error:
-            yield RunnerDied(str(error))
+                    why = "stopped before it started"
+                else:
+                    running.host = host
+                    stream = host.actor.run_attempt.options(num_returns="streaming").remote(request)
+                    async for event in self._events(stream):
+                        if ended := isinstance(event, Ended):
+                            self._running.pop(request.attempt, None)
+                            await self._unmark(running, stream)
+                        yield event
+                        if ended:
+                            return
+                    why = "the attempt's process ended before its sandbox did"
+        except NotInTime as error:
+            why = str(error)
         except Exception as error:
             # Ray has many exceptions for a lost task (worker crashed, node died, cancelled, unschedulable): all are one here.
             log.warning("attempt %s: %s", request.attempt, error)
             cause = getattr(error, "cause", None) or error
-            yield RunnerDied(f"{type(cause).__name__}: {cause}".partition("\n")[0][:500])
-        else:
-            if last is None or not is_last(last):
-                yield RunnerDied("the attempt's process ended before its sandbox did")
+            why = f"{type(cause).__name__}: {cause}".partition("\n")[0][:500]
         finally:
             self._running.pop(request.attempt, None)
-            if not isinstance(last, Ended):
-                self._kill(running)
+            if not ended:
+                killing = asyncio.ensure_future(self._killed(running))
+                self._kills.add(killing)
+                killing.add_done_callback(self._kills.discard)
+        yield RunnerDied(why, gone=await asyncio.shield(killing))
 
     async def stop(self, attempt: UUID, grace_s: float = STOP_GRACE_S) -> None:
         running = self._running.get(attempt)
@@ -129,13 +166,31 @@ class RayRunner:
             return
         running.stopping = True
         with contextlib.suppress(Exception):
-            await asyncio.to_thread(stop_sandbox, running.request.spec.base, attempt, grace_s)
+            async with running.marking:
+                await asyncio.to_thread(stop_sandbox, running.request.spec.base, attempt, grace_s)
         for _ in range(int(FORCE_AFTER_S / 0.05)):
             if attempt not in self._running:
                 return
             await asyncio.sleep(0.05)
         log.warning("attempt %s did not end when its sandbox was stopped; killing its process", attempt)
-        self._kill(running)
+        await self._killed(running)
+
+    @staticmethod
+    async def _killed(running: _Running) -> bool:
+        """Kill an attempt, once a stop of it is written. Returns: whether it is known that nothing of it lives or can start any more."""
+        async with running.marking:
+            return running.host is None or await running.host.kill(running.request.attempt)
+
+    @staticmethod
+    async def _unmark(running: _Running, stream: Any) -> None:
+        """Of an attempt that ended while it was being stopped: remove the mark of a stop that came too late to be seen."""
+        if running.stopping:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(KILL_TIMEOUT_S):
+                    async for _ in stream:  # until its process has removed what it made
+                        pass
+                    async with running.marking:
+                        await asyncio.to_thread(bury_sandbox, running.request.spec.base, running.request.attempt)
 
     async def warm(self) -> None:
         try:
@@ -143,29 +198,28 @@ class RayRunner:
         except Exception as error:
             log.info("no host for attempts: %s", type(error).__name__)
 
-    async def _hosted(self) -> Any:
+    async def _hosted(self) -> Host:
         """The node's actor, alive a moment ago; started where there is none. Raises: what Ray raises; TimeoutError."""
         async with self._hosting:
             if self._host is not None:
                 try:
-                    await self._ready(self._host)
+                    await self._ready(self._host.actor)
                 except Exception as error:
                     log.warning("the host of attempts is gone: %s", type(error).__name__)
                     self._host = None
             if self._host is None:
-                host = _AttemptHost.options(scheduling_strategy=NodeAffinitySchedulingStrategy(self._node, soft=False)).remote()
-                await self._ready(host)
-                self._host = host
+                actor = _AttemptHost.options(scheduling_strategy=NodeAffinitySchedulingStrategy(self._node, soft=False)).remote()
+                self._host = Host(actor, Process.of(await self._ready(actor)))
             return self._host
 
     @staticmethod
-    async def _ready(host: Any) -> None:
+    async def _ready(actor: Any) -> int:
         async with asyncio.timeout(HOST_START_TIMEOUT_S):
-            await host.start.remote()
+            return int(await actor.start.remote())
 
     @contextlib.asynccontextmanager
     async def _devices(self, count: int) -> AsyncIterator[None]:
-        """Hold `count` GPUs of the node, with what belongs to them: all or none. Raises: NoFreeDevice."""
+        """Hold `count` GPUs of the node, with what belongs to them: all or none. Raises: NotInTime."""
         if not count:
             yield
             return
@@ -176,7 +230,7 @@ class RayRunner:
                 async with asyncio.timeout(self._start_timeout_s):
                     await group.ready()
             except TimeoutError:
-                raise NoFreeDevice(f"no free GPU on this node within {self._start_timeout_s:.0f} s") from None
+                raise NotInTime(f"no free GPU on this node within {self._start_timeout_s:.0f} s") from None
             yield
         finally:
             with contextlib.suppress(Exception):
@@ -186,7 +240,7 @@ class RayRunner:
         """A call that blocks until the GCS has answered, on a thread of this runner's own."""
         return asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *arguments, **named))
 
-    async def _events(self, stream: Any) -> AsyncIterator[RunnerEvent]:
+    async def _events(self, stream: Any) -> AsyncIterator[SandboxEvent]:
         patience: float | None = self._start_timeout_s
         while True:
             try:
@@ -196,13 +250,6 @@ class RayRunner:
             except StopAsyncIteration:
                 return
             except TimeoutError:
-                yield RunnerDied(f"no sandbox started on this node within {self._start_timeout_s:.0f} s")
-                return
+                raise NotInTime(f"no sandbox started on this node within {self._start_timeout_s:.0f} s") from None
             patience = None
             yield event
-
-    @staticmethod
-    def _kill(running: _Running) -> None:
-        if running.host is not None:
-            with contextlib.suppress(Exception):
-                running.host.kill.remote(running.request.attempt)

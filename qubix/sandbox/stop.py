@@ -76,15 +76,16 @@ def clean(base: Path) -> Cleaned:
     return Cleaned(tuple(killed), removed, tuple(stuck))
 
 
-def bury(base: Path, attempt: UUID) -> bool:
+def bury(base: Path, attempt: UUID, *, gone: bool = False) -> bool:
     """Kill and remove what the death of its runner left of one attempt. Returns: whether all of it is gone.
 
     Where nothing has started, a mark stays that nothing shall: a runner given up as dead may only have been late.
+    Args: gone, it is known that it is not late, so that nothing needs to stay.
     """
     folder = Folder.of(base, attempt)
     _mark(folder)
     state = State.read(folder)
-    return state is None or _bury(folder, state)
+    return (state is None and not gone) or _bury(folder, state)
 
 
 def _mark(folder: Folder) -> None:

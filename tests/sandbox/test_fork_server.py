@@ -9,6 +9,8 @@ import gc
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -138,6 +140,35 @@ async def test_with_its_owner_the_server_and_all_attempts_end(bench: Bench) -> N
     family = [*attempts(), inside]
     bench.server.close()  # what the kernel does for an owner that is killed: its end of the socket closes
     assert gone(family)
+
+
+OWNER = """
+import os, signal, time
+from qubix.agent.fork_server import ForkServer
+server = ForkServer()
+server.start()
+print(server._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_with_a_killed_owner_its_server_dies_though_it_is_frozen() -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        server = psutil.Process(int(owner.stdout.readline()))
+        deadline = time.monotonic() + 10
+        while not ignores_interrupts(Path(f"/proc/{server.pid}/status").read_text()):
+            assert time.monotonic() < deadline, "the server never got ready"
+            time.sleep(0.02)
+        server.suspend()
+        owner.kill()
+    assert gone([server])
+
+
+def ignores_interrupts(status: str) -> bool:
+    """Whether a process has come so far as to wait for its owner's words."""
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigIgn"))
+    return bool(int(mask, 16) & 1 << signal.SIGINT - 1)
 
 
 async def test_a_killed_server_takes_its_attempts_along_and_the_next_attempt_starts_another(bench: Bench) -> None:

@@ -88,6 +88,16 @@ def test_what_a_killed_runner_left_of_one_attempt_is_removed_and_no_other_is_tou
     stop.clean(containment.base)
 
 
+def test_a_mark_stays_only_where_an_attempt_may_still_start(containment: Containment) -> None:
+    late, gone = uuid4(), uuid4()
+    assert stop.bury(containment.base, late)
+    assert Folder.of(containment.base, late).stop_mark.exists()
+    assert stop.bury(containment.base, gone, gone=True)
+    assert not Folder.of(containment.base, gone).path.exists()
+    stop.clean(containment.base)
+    assert not Folder.of(containment.base, late).path.exists()
+
+
 def test_a_storm_of_signals_does_not_change_how_the_end_is_told(containment: Containment) -> None:
     """Nor may the job touch the limits of the first process, which has to tell it."""
     script = """

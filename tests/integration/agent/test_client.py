@@ -59,7 +59,7 @@ class FakeContainment:
     def clean(self) -> None:
         self.cleaned += 1
 
-    def bury(self, attempt: UUID) -> None:
+    def bury(self, attempt: UUID, gone: bool) -> None:
         self.buried.append(attempt)
 
     def locate(self, kind: str) -> Program:

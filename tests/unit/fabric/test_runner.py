@@ -41,5 +41,5 @@ async def test_an_attempt_that_is_stopped_while_it_waits_never_starts_though_its
     while not runner._running[spec.attempt].stopping:  # noqa: ASYNC110
         await asyncio.sleep(0)
     ready.set()
-    assert await running == [RunnerDied("stopped before it started")]
+    assert await running == [RunnerDied("stopped before it started", gone=True)]
     await stopping
