@@ -34,6 +34,15 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+SHARED = frozenset({"whole", "ray_world", "subject"})
+"""Platforms that live from their first test to the last of all, and take CPU while they idle; a contract's subject may ask for one."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of shared platforms come last."""
+    items.sort(key=lambda item: not SHARED.isdisjoint(getattr(item, "fixturenames", ())))
+
+
 class Database:
     """One test's own database, with a URL per role."""
 

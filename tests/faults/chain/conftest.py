@@ -49,7 +49,8 @@ class Worlds:
 
     def close(self) -> None:
         """End all of them."""
-        for world, runtime in self._all:
+        while self._all:
+            world, runtime = self._all.pop()
             world.close()
             shutil.rmtree(runtime, ignore_errors=True)
 
@@ -70,12 +71,17 @@ class Running:
             self._worlds.look_after()
 
     def ended(self, item: pytest.Function) -> None:
-        """Wait for it. Raises: whatever it raised."""
-        self._futures[item.nodeid].result()
+        """Wait for it; the worlds end with the last. Raises: whatever it raised."""
+        try:
+            self._futures.pop(item.nodeid).result()
+        finally:
+            if not self._futures:
+                self.close()
 
     def close(self) -> None:
-        """Begin no other one, and wait for those that run."""
+        """Begin no other one, wait for those that run, and end their worlds."""
         self._pool.shutdown(cancel_futures=True)
+        self._worlds.close()
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +94,6 @@ def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         yield running
     finally:
         running.close()
-        worlds.close()
 
 
 @pytest.hookimpl(tryfirst=True)
