@@ -226,11 +226,11 @@ def _fits(wanted: Wanted, candidate: Candidate) -> bool:
 
 
 def _rank(wanted: Wanted, candidate: Candidate) -> tuple[bool, bool, bool, int]:
-    """The smaller the better; of equals, the one that has the fewest devices to spare."""
+    """The smaller the better; of equals, the one that has the fewest devices to spare. Most jobs have no preference: they ask no ids."""
     return (
-        candidate.node_id in wanted.wary,
-        candidate.offer_id != wanted.quote_offer_id,
-        candidate.node_id != wanted.reserved_node_id,
+        bool(wanted.wary) and candidate.node_id in wanted.wary,
+        wanted.quote_offer_id is None or candidate.offer_id != wanted.quote_offer_id,
+        wanted.reserved_node_id is None or candidate.node_id != wanted.reserved_node_id,
         candidate.price_per_hour,
     )
 
