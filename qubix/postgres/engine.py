@@ -17,6 +17,9 @@ from qubix.kernel.tasks import end
 
 POOL_SIZE = 10
 POOL_TIMEOUT_S = 10
+POOL_RECYCLE_S: Final = 900
+"""A connection is replaced after this long: PostgreSQL's process and our driver keep what they learned of every table and statement for
+as long as it lives. The one used last is used next, so few learn all of it."""
 WAKE_TRIES_MAX = 3
 WAKE_PAUSE_S = 0.5
 CONNECT_TIMEOUT_S = 10.0
@@ -48,6 +51,8 @@ def make_engine(url: str, *, pool_size: int = POOL_SIZE) -> AsyncEngine:
         max_overflow=pool_size,
         pool_timeout=POOL_TIMEOUT_S,
         pool_pre_ping=False,
+        pool_use_lifo=True,
+        pool_recycle=POOL_RECYCLE_S,
         # An error's text goes to the logs; the values of a statement (hashes of passwords and tokens, users' texts) do not.
         hide_parameters=True,
         connect_args={"server_settings": {"application_name": "qubix", "jit": "off"}, "command_timeout": 30},
