@@ -73,12 +73,21 @@ def descendants(pid: int) -> set[int]:
     """A process and all below it. Orphans inside a sandbox become children of its first process, so none is missed."""
     found, pending = {pid}, [pid]
     while pending:
-        for path in Path(f"/proc/{pending.pop()}/task").glob("*/children"):
+        for path in _children_files(pending.pop()):
             with contextlib.suppress(OSError):
                 children = {int(word) for word in path.read_text().split()} - found
                 found |= children
                 pending += children
     return found
+
+
+def _children_files(pid: int) -> list[Path]:
+    """Where the kernel lists the children of each thread; none of a process that has ended meanwhile."""
+    folder = Path(f"/proc/{pid}/task")
+    try:
+        return [folder / thread / "children" for thread in os.listdir(folder)]
+    except OSError:
+        return []
 
 
 def memory_bytes(pids: Iterable[int]) -> int:

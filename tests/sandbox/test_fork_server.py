@@ -157,7 +157,7 @@ def test_with_a_killed_owner_its_server_dies_though_it_is_frozen() -> None:
         assert owner.stdout is not None
         server = psutil.Process(int(owner.stdout.readline()))
         deadline = time.monotonic() + 10
-        while not ignores_interrupts(Path(f"/proc/{server.pid}/status").read_text()):
+        while not serves(Path(f"/proc/{server.pid}/status").read_text()):
             assert time.monotonic() < deadline, "the server never got ready"
             time.sleep(0.02)
         server.suspend()
@@ -165,10 +165,10 @@ def test_with_a_killed_owner_its_server_dies_though_it_is_frozen() -> None:
     assert gone([server])
 
 
-def ignores_interrupts(status: str) -> bool:
+def serves(status: str) -> bool:
     """Whether a process has come so far as to wait for its owner's words."""
     (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigIgn"))
-    return bool(int(mask, 16) & 1 << signal.SIGINT - 1)
+    return bool(int(mask, 16) & 1 << signal.SIGCHLD - 1)
 
 
 async def test_a_killed_server_takes_its_attempts_along_and_the_next_attempt_starts_another(bench: Bench) -> None:

@@ -149,6 +149,15 @@ def test_a_process_is_known_by_its_start_not_by_its_number() -> None:
 
 def test_memory_of_a_process_is_read() -> None:
     assert os.getpid() in descendants(os.getpid())
+
+
+def test_a_process_that_ends_while_it_is_looked_at_has_no_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(path: Path) -> list[str]:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "listdir", ended)
+    monkeypatch.setattr(os, "scandir", ended)
+    assert descendants(os.getpid()) == {os.getpid()}
     assert 1 << 20 < memory_bytes([os.getpid()]) <= resident_bytes([os.getpid()]) * 2
 
 
