@@ -189,7 +189,10 @@ class Member:
         deadline = time.monotonic() + ONLINE_TIMEOUT_S
         with Client(self.plan.url, self.plan.api_key) as client:
             while time.monotonic() < deadline and not self.stopping.is_set():
-                if client.get(f"/api/nodes/{self.answer.node_id}")["presence"] == "online":
+                node = client.get(f"/api/nodes/{self.answer.node_id}")
+                if node["presence"] == "online":
+                    if node["offers"]:
+                        self.run.facts["price_per_hour"] = str(node["offers"][0]["price_per_hour"])
                     return
                 time.sleep(0.25)
         raise Unavailable(

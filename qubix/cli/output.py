@@ -205,9 +205,9 @@ def plain(text: str) -> str:
     return escape(bare(text))
 
 
-def amount(value: int | None) -> str:
-    """Whole units as every message writes them, `12 345 QU`, or a dash."""
-    return "-" if value is None else written(value)
+def amount(value: int | None, asset: str = "QUBIC") -> str:
+    """Whole units as every message writes them, `12 345 QU`, or a dash; of another asset, with its own name."""
+    return "-" if value is None else written(value) if asset == "QUBIC" else written(value).replace("QU", asset)
 
 
 def memory(size: int | None) -> str:

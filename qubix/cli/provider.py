@@ -59,7 +59,7 @@ def join(
         for option, place in (("--data-dir", data_dir), ("--token-file", token_file)):
             line += [option, str(place.resolve())] if place is not None else []
         run = start_and_wait(line, folder, "the node")
-        out.finish(_told(out, run, folder), then=("qubix provider status", "qubix provider price NEW", _leaving(folder)))
+        out.finish(_told(out, run, folder, asked), then=("qubix provider status", "qubix provider price NEW", _leaving(folder)))
         return
     from qubix.cli.member import Member, Membership, made_for_this, unmake  # heavy: only where a node is started
 
@@ -86,7 +86,7 @@ def join(
             try:
                 member.start()
                 member.announce()
-                document = _told(out, member.run, folder)
+                document = _told(out, member.run, folder, asked)
                 if out.as_json:
                     out.finish(document)
                 out.note("online; Ctrl-C leaves the cluster, earnings stay")
@@ -230,10 +230,7 @@ def earnings_table(earnings: list[Mapping[str, Any]]) -> Any:
     rows = [
         (
             item["asset"],
-            amount(item["pending"]),
-            amount(item["total"]),
-            amount(item["today"]),
-            amount(item["month"]),
+            *(amount(item[name], item["asset"]) for name in ("pending", "total", "today", "month")),
             item["jobs"],
         )
         for item in earnings
@@ -270,12 +267,15 @@ def _cluster(address: str | None, token_file: Path | None, data_dir: Path | None
     return run.facts["ray_address"], token
 
 
-def _told(out: Output, run: runfile.RunFile, folder: Path) -> dict[str, Any]:
+def _told(out: Output, run: runfile.RunFile, folder: Path, asked: int) -> dict[str, Any]:
     rows = [
         ("node", run.facts.get("node_id")),
         ("provider", run.facts.get("provider_id")),
         ("platform", run.urls.get("application")),
         ("home", str(folder)),
+        *([("per GPU-hour", amount(int(asks)))] if (asks := run.facts.get("price_per_hour")) else []),
     ]
     out.show(table("This machine shares its GPUs", ("what", ""), rows))
+    if asks and int(asks) != asked:  # a restart by systemd, say, must not undo a change of price
+        out.show(f"it was here before and keeps its price; to change it: qubix provider price {asked}")
     return {"home": str(folder), **dataclasses.asdict(run)}

@@ -66,11 +66,11 @@ def up(
 
 def down(data_dir: DataDirOption = None, yes: YesFlag = False, as_json: JsonFlag = False) -> None:
     """Stop Qubix; what is in the data folder stays."""
-    del yes  # accepted everywhere; nothing is lost
+    del yes  # taken everywhere; nothing is lost, so nothing is asked
     out = Output(as_json)
     folder = (data_dir or runfile.default_data_dir()).resolve()
     stopped = stop(folder)
-    out.show("stopped; its data stays" if stopped else "nothing was running")
+    out.show("stopped; its data stays" if stopped else f"nothing was running on {folder}; another folder: --data-dir DIR")
     out.finish({"stopped": stopped, "data_dir": str(folder)}, then=(runfile.named("qubix up", folder),))
 
 
@@ -80,7 +80,7 @@ def status(data_dir: DataDirOption = None, as_json: JsonFlag = False) -> None:
     folder = (data_dir or runfile.default_data_dir()).resolve()
     run = runfile.read(folder)
     if run is None or not run.live:
-        out.show(f"not running on {folder}")
+        out.show(f"not running on {folder}; another folder: --data-dir DIR")
         then = (runfile.named("qubix up", folder), runfile.named("qubix doctor", folder))
         out.finish({"running": False, "data_dir": str(folder)}, then=then, code=ExitCode.FAILED)
         return

@@ -44,7 +44,7 @@ def balance(context: typer.Context, as_json: JsonFlag = False) -> None:
         "earned": "earned",
         "spent": "spent",
     }
-    rows = [(item["asset"], *(amount(item.get(name)) for name in columns)) for item in wallet["wallets"]]
+    rows = [(item["asset"], *(amount(item.get(name), item["asset"]) for name in columns)) for item in wallet["wallets"]]
     out.show(table("Wallet", ("asset", *columns.values()), rows, right=columns.values()))
     ways_in = {"none": "qubix wallet faucet 1000000", "devnet": "qubix wallet faucet 1000000"}
     out.finish(wallet, then=("qubix wallet history", ways_in.get(wallet.get("network", "none"), "qubix wallet deposit"), "qubix offers"))

@@ -81,7 +81,10 @@ def refuse(code: Code, subject: str) -> NoReturn:
         case Code.WRONG_STATE:
             raise WrongState(f"{subject}: its state does not allow this", next_step="read it again and decide anew")
         case Code.OUT_OF_RANGE:
-            raise Invalid(f"{subject}: the amount is outside what is possible", next_step="give a positive amount within the funds")
+            raise Invalid(
+                f"{subject}: the amount is outside what is possible",
+                next_step="give a positive amount within the funds; a ruling, 0 up to what was metered",
+            )
         case Code.NO_WALLET:
             raise NotFound(f"{subject}: there is no such wallet", next_step="sign up first; every account gets its wallets then")
         case Code.WRONG_NETWORK:

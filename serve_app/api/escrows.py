@@ -65,7 +65,7 @@ class Ruling(Body):
     """How much of what was metered the payees get (null: all of it); the rest goes back to the consumer."""
 
     to_payee: int | None = Field(ge=0)
-    reason: str = Field("", max_length=10_000)
+    reason: str = Field(min_length=1, max_length=10_000, description="Why, for both sides.")
 
 
 @router.get("/{escrow_id}")

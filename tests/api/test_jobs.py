@@ -212,6 +212,8 @@ async def test_a_job_runs_from_quote_to_receipt_and_its_results_can_be_fetched(s
     assert disputed.json()["lines"][0]["state"] == "FROZEN", disputed.text
     arbiter = await served.person("arbiter", roles=("arbiter",))
     assert (await anna.http.post(f"/api/escrows/{job['id']}/resolve", json={"to_payee": 0, "reason": "x"})).status_code == 404
+    unfounded = await arbiter.http.post(f"/api/escrows/{job['id']}/resolve", json={"to_payee": 0, "reason": ""})
+    assert (unfounded.status_code, "reason" in unfounded.text) == (422, True)
     ruled = await arbiter.http.post(f"/api/escrows/{job['id']}/resolve", json={"to_payee": 0, "reason": "nothing delivered"})
     assert ruled.status_code == 200, ruled.text
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "signup": "--email and --password",
     "login": "--email and --password",
     "escrow dispute 1": "--evidence",
+    "escrow resolve 1 --to-payee 0": "--reason",
     "provider join": "--price",
 }
 
@@ -63,7 +64,7 @@ def test_with_json_the_lacking_options_are_one_document(
     assert said.err == ""
 
 
-AGREEING = ("cancel 1", "keys revoke 1", "escrow dispute 1 --evidence bad", "escrow resolve 1", "provider leave")
+AGREEING = ("cancel 1", "keys revoke 1", "escrow dispute 1 --evidence bad", "escrow resolve 1 --reason so", "provider leave")
 
 
 @pytest.mark.parametrize("command", AGREEING)
