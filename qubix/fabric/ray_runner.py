@@ -91,7 +91,7 @@ class NotInTime(Exception):
 
 @dataclass(frozen=True)
 class Host:
-    """A node's actor, and its process, None if that was gone before it could be looked at."""
+    """A node's actor, and its process, None if that could not be looked at."""
 
     actor: Any
     process: Process | None
@@ -102,7 +102,9 @@ class Host:
             async with asyncio.timeout(KILL_TIMEOUT_S):
                 await self.actor.kill.remote(attempt)
                 return True
-        return self.process is None or await asyncio.to_thread(self.process.wait, DEATH_TIMEOUT_S)
+        with contextlib.suppress(Exception):
+            return self.process is not None and await asyncio.to_thread(self.process.wait, DEATH_TIMEOUT_S)
+        return False
 
 
 @dataclass(slots=True)

@@ -55,7 +55,7 @@ def make_engine(url: str, *, pool_size: int = POOL_SIZE) -> AsyncEngine:
         pool_recycle=POOL_RECYCLE_S,
         # An error's text goes to the logs; the values of a statement (hashes of passwords and tokens, users' texts) do not.
         hide_parameters=True,
-        connect_args={"server_settings": {"application_name": "qubix", "jit": "off"}, "command_timeout": 30},
+        connect_args={"server_settings": {"application_name": "qubix", "jit": "off"}, "timeout": CONNECT_TIMEOUT_S, "command_timeout": 30},
     )
 
 

@@ -52,18 +52,22 @@ class Process:
             os.close(descriptor)
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until it has ended. False: it has not."""
+        """Wait until it has ended. False: it has not, or nobody can tell (no descriptor is left)."""
         try:
             descriptor = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return True
         except OSError:
-            return not self.alive()
+            return False
         try:
+            looking = select.poll()  # select cannot take a descriptor above 1023
+            looking.register(descriptor, select.POLLIN)
             deadline = time.monotonic() + timeout_s
             while self.alive():
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                select.select([descriptor], [], [], min(left, 0.5))
+                looking.poll(min(left, 0.5) * 1000)
             return True
         finally:
             os.close(descriptor)

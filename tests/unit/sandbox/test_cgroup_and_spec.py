@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import resource
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -149,6 +152,37 @@ def test_a_process_is_known_by_its_start_not_by_its_number() -> None:
 
 def test_memory_of_a_process_is_read() -> None:
     assert os.getpid() in descendants(os.getpid())
+
+
+def test_where_no_descriptor_is_left_nobody_says_that_a_process_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    own = Process.of(os.getpid())
+    assert own is not None
+    monkeypatch.setattr(os, "pidfd_open", none_left)
+    assert not own.wait(0.1)
+
+
+def test_a_process_is_waited_for_with_a_descriptor_above_1023(monkeypatch: pytest.MonkeyPatch) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    opened = os.pidfd_open
+
+    def high(pid: int) -> int:
+        low = opened(pid)
+        try:
+            return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 1500)
+        finally:
+            os.close(low)
+
+    monkeypatch.setattr(os, "pidfd_open", high)
+    try:
+        own = Process.of(os.getpid())
+        assert own is not None
+        assert not own.wait(0.05)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_process_that_ends_while_it_is_looked_at_has_no_children(monkeypatch: pytest.MonkeyPatch) -> None:
