@@ -67,8 +67,8 @@ def escrow_table(escrow: dict[str, Any]) -> Any:
     rows = [("state", escrow.get("state"))]
     rows += [(name, amount(escrow.get(name))) for name in ("funded", "paid", "refunded")]
     if escrow.get("disputed_at") is not None:
-        frozen = any(line.get("state") == "FROZEN" for line in escrow["lines"])
-        rows.append(("disputed", f"{ago(escrow['disputed_at'])}, {'an arbiter decides' if frozen else 'decided'}"))
+        waits = escrow.get("state") == "DISPUTED" or any(line.get("state") == "FROZEN" for line in escrow["lines"])
+        rows.append(("disputed", f"{ago(escrow['disputed_at'])}, {'an arbiter decides' if waits else 'decided'}"))
     for line in escrow["lines"]:
         ruled = "" if line.get("to_payee") is None else f", {amount(line['to_payee'])} of it to the provider"
         rows.append((f"line {str(line.get('line'))[:13]}", f"{amount(line.get('gross'))}  {line.get('state')}{ruled}"))

@@ -41,6 +41,7 @@ def test_each_asset_is_counted_in_its_own_unit() -> None:
 
 def test_a_disputed_escrow_says_so_and_what_was_ruled() -> None:
     assert "an arbiter decides" in text(escrow_table(ESCROW))
+    assert "an arbiter decides" in text(escrow_table(ESCROW | {"state": "DISPUTED", "lines": []}))  # while the job still runs
     ruled = text(escrow_table(ESCROW | {"lines": [LINE | {"state": "RETURNED", "to_payee": 0}]}))
     assert "decided" in ruled
     assert "0 QU of it to the provider" in ruled
