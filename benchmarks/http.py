@@ -25,7 +25,7 @@ from benchmarks._load import NUMBER, Load, load
 from benchmarks._report import report
 from benchmarks._stack import Platform, platform
 from qubix.bootstrap import Resources, open_resources, scope
-from qubix.postgres.embedded import free_port
+from qubix.kernel.ports import free_port
 from qubix.settings import Settings
 from tests.fakes.nodes import join, sample
 

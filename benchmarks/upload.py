@@ -33,7 +33,7 @@ import httpx
 from benchmarks._processes import PeakRss, trees
 from benchmarks._report import report
 from benchmarks._stack import Platform, platform
-from qubix.postgres.embedded import free_port
+from qubix.kernel.ports import free_port
 
 BLOCK_BYTES: Final = 1 << 20
 GROWN_MAX_MB: Final = 30.0

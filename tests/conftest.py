@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -44,6 +45,14 @@ SHARED = frozenset({"whole", "ray_world", "subject"})
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of shared platforms come last."""
     items.sort(key=lambda item: not SHARED.isdisjoint(getattr(item, "fixturenames", ())))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """What a module leaves open fails its own last test, and not whichever test the collector happens to run in."""
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
 
 
 class Database:

@@ -30,7 +30,8 @@ from qubix.fabric.head import Head, launch_head, start_head
 from qubix.fabric.process import temporary_folder
 from qubix.kernel.errors import Unavailable
 from qubix.kernel.failpoints import FOLDER_VARIABLE
-from qubix.postgres.embedded import EmbeddedServer, free_port
+from qubix.kernel.ports import free_port
+from qubix.postgres.embedded import EmbeddedServer
 from qubix.postgres.schema import ROLES
 from qubix.treasury.seeds import make_key_file
 

@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from qubix.fabric.ingress import ingress_environment
-from qubix.fabric.process import RayProcess, RayStartFailed, free_ports, ray_environment, temporary_folder, write_token
+from qubix.fabric.process import RayProcess, RayStartFailed, ray_environment, temporary_folder, write_token
 from qubix.kernel.errors import Unavailable
 from qubix.kernel.open_files import raise_limit
+from qubix.kernel.ports import free_ports
 
 FOLDER_LENGTH_MAX = 27
 HEAD_RESOURCE = "qubix_head"

@@ -12,8 +12,9 @@ from pathlib import Path
 from qubix import __version__
 from qubix.fabric.head import FOLDER_LENGTH_MAX
 from qubix.fabric.labels import NodeLabels, to_text
-from qubix.fabric.process import RayProcess, RayStartFailed, free_ports, ray_environment, temporary_folder
+from qubix.fabric.process import RayProcess, RayStartFailed, ray_environment, temporary_folder
 from qubix.kernel.errors import Conflict
+from qubix.kernel.ports import free_ports
 
 AGENT_HOME_VARIABLE = "QUBIX_AGENT_HOME"
 """Names the agent's home folder to the processes of its own node; the folder holds the key, so only the path travels."""

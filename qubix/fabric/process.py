@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -40,7 +38,6 @@ _INHERITED = (
     FOLDER_VARIABLE,
 )
 _RECORD_INTERVAL_S = 3.0
-_PORTS = range(20_000, 30_000)
 
 
 class RayStartFailed(Unavailable):
@@ -56,28 +53,6 @@ class Member:
     pid: int
     born: float
     name: str = field(compare=False)
-
-
-def free_ports(count: int) -> list[int]:
-    """`count` different TCP ports that were free on all interfaces a moment ago.
-
-    They lie below the range from which the kernel takes ports for outgoing connections (32768 up by default): what is bound
-    only seconds later, as HAProxy is, would find one of those taken.
-    """
-    held: list[socket.socket] = []
-    try:
-        for port in random.sample(_PORTS, len(_PORTS)):
-            if len(held) == count:
-                break
-            held.append(socket.socket())
-            try:
-                held[-1].bind(("", port))
-            except OSError:
-                held.pop().close()
-        return [s.getsockname()[1] for s in held]
-    finally:
-        for s in held:
-            s.close()
 
 
 def ray_environment(token_path: Path, extra: Mapping[str, str] = {}) -> dict[str, str]:

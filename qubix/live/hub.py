@@ -26,6 +26,8 @@ RING_KEEP_S: Final = 300.0
 BACKLOG_MAX: Final = 1_024
 """Messages kept for a replica that is behind; a replica further behind misses what the ring does not hold."""
 PUSH_PENDING_MAX: Final = 2_048
+PROGRESS_MAX: Final = 1_000
+"""Progress values that a replica remembers itself, for the moment in which the relay knows an older one."""
 PULL_WAIT_S: Final = 5.0
 RELAY_RETRY_S: Final = 1.0
 
@@ -162,6 +164,7 @@ class LiveHub:
         self._relay = relay
         self._outlets: dict[str, dict[Outlet, str]] = {}
         self._pending: collections.deque[Volatile] = collections.deque(maxlen=PUSH_PENDING_MAX)
+        self._progress: collections.OrderedDict[str, Volatile] = collections.OrderedDict()
         self._push_due = asyncio.Event()
 
     def publish(self, messages: Sequence[Volatile]) -> None:
@@ -185,9 +188,15 @@ class LiveHub:
     async def recent(self, topic: str) -> list[Volatile]:
         """See Hub."""
         try:
-            return await self._relay.recent(topic)
+            samples = await self._relay.recent(topic)
         except Exception:
             return []
+        return [self._newer(sample) for sample in samples]
+
+    def _newer(self, sample: Volatile) -> Volatile:
+        """What a client was told before the relay heard of it: after 100 % nobody may be told 50."""
+        told = self._progress.get(sample.subject)
+        return told if told is not None and told.at > sample.at else sample
 
     async def run(self) -> None:
         """See Hub."""
@@ -219,6 +228,11 @@ class LiveHub:
 
     def _deliver(self, messages: Sequence[Volatile]) -> None:
         for message in messages:
+            if message.type is EventType.JOB_PROGRESS:
+                self._progress[message.subject] = message
+                self._progress.move_to_end(message.subject)
+                if len(self._progress) > PROGRESS_MAX:
+                    self._progress.popitem(last=False)
             tail = ""
             for topic in message.topics:
                 for outlet, shown in self._outlets.get(topic, {}).items():

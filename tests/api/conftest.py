@@ -133,7 +133,7 @@ async def world(web_resources: Resources, owner: AsyncConnection) -> AsyncIterat
 @pytest.fixture
 async def served(web_resources: Resources, owner: AsyncConnection) -> AsyncIterator[World]:
     """The application behind uvicorn on a free port, for WebSockets and broken bodies."""
-    listening = socket.socket()
+    listening = socket.socket(proto=socket.IPPROTO_TCP)  # named, or asyncio leaves Nagle on: 40 ms an answer
     listening.bind(("127.0.0.1", 0))
     app = create_app(web_resources)
     config = uvicorn.Config(app, log_level="warning", lifespan="on", access_log=False, timeout_graceful_shutdown=10)

@@ -101,7 +101,7 @@ def test_a_script_runs_to_its_artefact_and_its_escrow_can_be_disputed(user: User
     [artefact] = user.told("artefacts", job["id"], "--download", "got")["items"]
     assert Path(artefact["path"]).read_text() == "hi"
     assert user.told("escrow", "dispute", job["id"], "--evidence", "it said hi", "-y")["lines"][0]["state"] == "FROZEN"
-    user.told("escrow", "resolve", job["id"], "-y", code=102)
+    user.told("escrow", "resolve", job["id"], "--reason", "mine", "-y", code=102)
 
 
 def test_a_failing_script_exits_100(user: User) -> None:

@@ -23,7 +23,8 @@ from websockets.sync.client import connect
 
 from qubix.fabric.head import Head, start_head
 from qubix.jobs.blobs import BlobStore
-from qubix.postgres.embedded import EmbeddedServer, free_port
+from qubix.kernel.ports import free_port
+from qubix.postgres.embedded import EmbeddedServer
 from tests.conftest import clone, drop
 
 pytestmark = pytest.mark.cluster

@@ -94,6 +94,15 @@ async def test_whoever_comes_back_is_told_the_latest_progress_alone() -> None:
     assert [message.payload["progress"] for message in await board.recent("job:1")] == [99]
 
 
+async def test_whoever_comes_back_before_the_relay_knows_is_not_told_less_than_before() -> None:
+    board = Board()
+    half, whole = (Volatile(EventType.JOB_PROGRESS, ("job:1",), "progress:1", {"progress": pct}, float(pct)) for pct in (50, 100))
+    await board.push("a", [half])
+    hub = LiveHub("a", board)
+    hub.publish([whole])  # told to the clients at once, to the relay when its turn comes
+    assert await hub.recent("job:1") == [whole]
+
+
 async def test_the_last_samples_of_a_topic_are_found_without_looking_at_other_topics() -> None:
     board = Board()
     await board.push("a", [Volatile(EventType.JOB_LOG, (f"job:{n}",), f"log:{n}", {"n": n}, n / SUBJECTS_MAX) for n in range(SUBJECTS_MAX)])
