@@ -91,6 +91,8 @@ class AttemptRun:
         except Exception as error:
             log.exception("attempt %s", self.attempt.id)
             await self.tools.runner.stop(self.attempt.id)
+            if self._runner_asked:
+                await asyncio.to_thread(self.tools.bury, self.attempt.id, False)
             self._finish(journal, Exit.SANDBOX_FAILED, detail=f"{type(error).__name__}: {error}")
         shutil.rmtree(self.tools.home.work / str(self.attempt.id), ignore_errors=True)
         pause_s = 0.005

@@ -44,6 +44,8 @@ _LENGTH: Final = struct.Struct("!I")
 _GO: Final = b"g"
 _REQUEST: Final = TypeAdapter(RunRequest)
 _EVENTS: Final[dict[bytes, TypeAdapter[Any]]] = {kind.__name__.encode(): TypeAdapter(kind) for kind in get_args(SandboxEvent)}
+END_TIMEOUT_S: Final = 3.0
+"""For a killed process; one that waits for a disk or a device ends only with that."""
 KILLED_KEPT_MAX: Final = 10_000
 """Killed attempts that are remembered: the request of one may come later than its kill."""
 
@@ -106,6 +108,19 @@ class _Child:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
+    async def ended(self) -> None:
+        """Wait for its end. Raises: TimeoutError."""
+        if self.pidfd is None:
+            return
+        loop, over, descriptor = asyncio.get_running_loop(), asyncio.Event(), os.dup(self.pidfd)  # its own may be closed meanwhile
+        loop.add_reader(descriptor, over.set)
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await over.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
 
 class ForkServer:
     """A fork server of this process; it starts at the first need, and again where it was killed."""
@@ -145,11 +160,15 @@ class ForkServer:
                 os.close(child.pidfd)
             writer.close()
 
-    def kill(self, attempt: UUID) -> None:
-        """SIGKILL to an attempt's process, and so to its sandbox; one that has not started never will, however late its fork is."""
+    async def kill(self, attempt: UUID) -> None:
+        """End an attempt's process, and so its sandbox; one that has not started never will, however late its fork is.
+
+        Raises: TimeoutError, where it does not end.
+        """
         self._killed.append(attempt)
         if (child := self._children.get(attempt)) is not None:
             child.kill()
+            await child.ended()
 
     def close(self) -> None:
         """End the server, and so all that it forked."""

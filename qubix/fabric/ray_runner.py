@@ -37,6 +37,8 @@ HOST_START_TIMEOUT_S = 30.0
 FORCE_AFTER_S = 5.0
 KILL_TIMEOUT_S = 5.0
 """For the answer of an actor that was asked to kill an attempt."""
+STOPS_AT_ONCE = 32
+"""Threads on which sandboxes are stopped, each for as long as its job takes to end; a stop beyond them waits for one."""
 DEATH_TIMEOUT_S = 1.0
 """For the end of an actor that gives none."""
 ATTEMPTS_MAX = 1000
@@ -63,8 +65,8 @@ class AttemptHost:
             yield event
 
     async def kill(self, attempt: UUID) -> None:
-        """SIGKILL to the process of an attempt."""
-        self._forks.kill(attempt)
+        """End the process of an attempt. Raises: TimeoutError, where it does not."""
+        await self._forks.kill(attempt)
 
 
 def stop_sandbox(base: Path, attempt: UUID, grace_s: float) -> None:
@@ -112,8 +114,18 @@ class _Running:
     request: RunRequest
     host: Host | None = None
     stopping: bool = False
+    lost: bool = False
+    """It was given up, with its host: no event of it is waited for any more."""
+    waiting: asyncio.Timeout | None = None
     marking: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a stop is written to the disk."""
+
+    def give_up(self) -> None:
+        """Let whoever waits for its next event wait no longer."""
+        self.lost = True
+        if self.waiting is not None:
+            with contextlib.suppress(RuntimeError):  # nobody waits at the moment
+                self.waiting.reschedule(0)
 
 
 class RayRunner:
@@ -124,9 +136,10 @@ class RayRunner:
         self._node, self._per_gpu, self._start_timeout_s = ray_node_id, dict(resources_per_gpu), start_timeout_s
         self._running: dict[UUID, _Running] = {}
         self._host: Host | None = None
-        self._hosting = asyncio.Lock()
+        self._hosting: asyncio.Task[Host] | None = None
         self._kills: set[asyncio.Future[bool]] = set()
         self._threads = ThreadPoolExecutor(4, "placement-groups")
+        self._stops = ThreadPoolExecutor(STOPS_AT_ONCE, "stops")
 
     async def start(self, request: RunRequest) -> AsyncIterator[RunnerEvent]:
         running = self._running[request.attempt] = _Running(request)
@@ -139,7 +152,7 @@ class RayRunner:
                 else:
                     running.host = host
                     stream = host.actor.run_attempt.options(num_returns="streaming").remote(request)
-                    async for event in self._events(stream):
+                    async for event in self._events(stream, running):
                         if ended := isinstance(event, Ended):
                             self._running.pop(request.attempt, None)
                             await self._unmark(running, stream)
@@ -169,13 +182,14 @@ class RayRunner:
         running.stopping = True
         with contextlib.suppress(Exception):
             async with running.marking:
-                await asyncio.to_thread(stop_sandbox, running.request.spec.base, attempt, grace_s)
+                await self._stopped(stop_sandbox, running.request.spec.base, attempt, grace_s)
         for _ in range(int(FORCE_AFTER_S / 0.05)):
             if attempt not in self._running:
                 return
             await asyncio.sleep(0.05)
         log.warning("attempt %s did not end when its sandbox was stopped; killing its process", attempt)
-        await self._killed(running)
+        if not await self._killed(running):
+            running.give_up()
 
     @staticmethod
     async def _killed(running: _Running) -> bool:
@@ -183,16 +197,16 @@ class RayRunner:
         async with running.marking:
             return running.host is None or await running.host.kill(running.request.attempt)
 
-    @staticmethod
-    async def _unmark(running: _Running, stream: Any) -> None:
+    async def _unmark(self, running: _Running, stream: Any) -> None:
         """Of an attempt that ended while it was being stopped: remove the mark of a stop that came too late to be seen."""
         if running.stopping:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(KILL_TIMEOUT_S):
                     async for _ in stream:  # until its process has removed what it made
                         pass
-                    async with running.marking:
-                        await asyncio.to_thread(bury_sandbox, running.request.spec.base, running.request.attempt)
+            with contextlib.suppress(Exception):
+                async with running.marking:
+                    await self._stopped(bury_sandbox, running.request.spec.base, running.request.attempt)
 
     async def warm(self) -> None:
         try:
@@ -201,18 +215,22 @@ class RayRunner:
             log.info("no host for attempts: %s", type(error).__name__)
 
     async def _hosted(self) -> Host:
-        """The node's actor, alive a moment ago; started where there is none. Raises: what Ray raises; TimeoutError."""
-        async with self._hosting:
-            if self._host is not None:
-                try:
-                    await self._ready(self._host.actor)
-                except Exception as error:
-                    log.warning("the host of attempts is gone: %s", type(error).__name__)
-                    self._host = None
-            if self._host is None:
-                actor = _AttemptHost.options(scheduling_strategy=NodeAffinitySchedulingStrategy(self._node, soft=False)).remote()
-                self._host = Host(actor, Process.of(await self._ready(actor)))
-            return self._host
+        """The node's actor, alive a moment ago; started where there is none, once for all who ask. Raises: what Ray raises; TimeoutError."""
+        if self._hosting is None or self._hosting.done():
+            self._hosting = asyncio.create_task(self._find_host())
+        return await asyncio.shield(self._hosting)
+
+    async def _find_host(self) -> Host:
+        if self._host is not None:
+            try:
+                await self._ready(self._host.actor)
+            except Exception as error:
+                log.warning("the host of attempts is gone: %s", type(error).__name__)
+                self._host = None
+        if self._host is None:
+            actor = _AttemptHost.options(scheduling_strategy=NodeAffinitySchedulingStrategy(self._node, soft=False)).remote()
+            self._host = Host(actor, Process.of(await self._ready(actor)))
+        return self._host
 
     @staticmethod
     async def _ready(actor: Any) -> int:
@@ -238,20 +256,25 @@ class RayRunner:
             with contextlib.suppress(Exception):
                 await asyncio.shield(self._apart(remove_placement_group, group))
 
+    def _stopped(self, call: Any, *arguments: Any) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().run_in_executor(self._stops, call, *arguments)
+
     def _apart(self, call: Any, *arguments: Any, **named: Any) -> Any:
         """A call that blocks until the GCS has answered, on a thread of this runner's own."""
         return asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *arguments, **named))
 
-    async def _events(self, stream: Any) -> AsyncIterator[SandboxEvent]:
+    async def _events(self, stream: Any, running: _Running) -> AsyncIterator[SandboxEvent]:
         patience: float | None = self._start_timeout_s
         while True:
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(0 if running.lost else patience) as running.waiting:
                     reference = await anext(stream)
                     event = await reference
             except StopAsyncIteration:
                 return
             except TimeoutError:
+                if running.lost:
+                    raise NotInTime("it was stopped, and the process that hosts it did not answer") from None
                 raise NotInTime(f"no sandbox started on this node within {self._start_timeout_s:.0f} s") from None
             patience = None
             yield event

@@ -137,6 +137,11 @@ def create(hierarchy: Hierarchy, name: str, limits: Limits) -> Group:
     return Group(hierarchy.kind, tuple(made))
 
 
+def named(hierarchy: Hierarchy, name: str) -> Group:
+    """The group that `create` made or would make by this name."""
+    return Group(hierarchy.kind, tuple(parent / f"qubix-{name}" for parent in hierarchy.parents.values()))
+
+
 def sweep(hierarchy: Hierarchy) -> int:
     """Remove groups of attempts that are long over, of whatever agent: a killed one leaves its own, empty. Returns: how many."""
     removed = 0

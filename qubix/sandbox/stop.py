@@ -99,6 +99,8 @@ def _bury(folder: Folder, state: State | None) -> bool:
         if state.left() and _kill(state):
             return False
         state.group.remove()
+    else:
+        cgroup.named(cgroup.find(), folder.path.name).remove()  # of one that died before it wrote down what it is
     folder.remove()
     return True
 

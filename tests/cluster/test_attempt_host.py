@@ -12,6 +12,7 @@ import pytest
 from qubix.agent.runner import RunnerDied, RunnerEvent, RunRequest
 from qubix.fabric.ray_runner import RayRunner
 from qubix.sandbox import stop
+from qubix.sandbox.events import Started
 from tests.fakes.ray_world import RayMachine, RayWorld
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
@@ -71,6 +72,34 @@ async def test_an_attempt_that_never_started_is_known_to_be_gone_and_leaves_noth
     base = machine.home.sandboxes
     assert stop.bury(base, request.attempt, gone=events[0].gone)
     assert list((base / "attempts").iterdir()) == []
+
+
+async def test_an_attempt_whose_host_is_frozen_ends_when_it_is_stopped(ray_world: RayWorld) -> None:
+    machine = ray_world.add()
+    runner = RayRunner(machine.ray_node_id)
+    await runner.warm()
+    (host,) = members(machine, "AttemptHost")
+    request = ray_world.request(machine, "sleep", 0)
+    events: list[RunnerEvent] = []
+    started = asyncio.Event()
+
+    async def run() -> None:
+        async for event in runner.start(request):
+            events.append(event)
+            if isinstance(event, Started):
+                started.set()
+
+    running = asyncio.ensure_future(run())
+    try:
+        await asyncio.wait_for(started.wait(), 30)
+        host.suspend()
+        await runner.stop(request.attempt, 0.0)
+        await asyncio.wait_for(running, 30)
+        assert isinstance(events[-1], RunnerDied)
+        assert not events[-1].gone
+        assert stop.alive(machine.home.sandboxes) == ()
+    finally:
+        host.resume()
 
 
 async def test_a_stop_that_comes_as_an_attempt_ends_leaves_nothing(ray_world: RayWorld) -> None:

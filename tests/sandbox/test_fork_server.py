@@ -107,7 +107,9 @@ async def test_a_killed_attempt_ends_without_a_word_and_leaves_its_neighbour_alo
     assert len(attempts()) == 2
     started = next(event for event in of_first if isinstance(event, Started))
     inside = psutil.Process(started.pid)
-    bench.server.kill(first.attempt)
+    (process,) = [one for one in attempts() if one.pid == psutil.Process(inside.ppid()).ppid() or one.pid == inside.ppid()]
+    await bench.server.kill(first.attempt)
+    assert not process.is_running()  # its end is awaited: what it would have made next, it did not make
     await asyncio.wait_for(dying, 5)
     assert not any(isinstance(event, Ended) for event in of_first)
     assert gone([inside])
@@ -191,7 +193,7 @@ async def test_a_device_is_held_as_long_as_its_attempt_lives(bench: Bench) -> No
     assert [(event.exit, event.detail) for event in refused if isinstance(event, Ended)] == [
         (Exit.SANDBOX_FAILED, "a device is still held by an earlier attempt")
     ]
-    bench.server.kill(request.attempt)
+    await bench.server.kill(request.attempt)
     await asyncio.wait_for(task, 5)
     async with asyncio.timeout(5):
         while not bench.home.device_free("gpu-0"):  # noqa: ASYNC110
@@ -208,7 +210,7 @@ async def test_an_attempt_that_is_killed_while_the_server_is_frozen_never_starts
         seen: list[SandboxEvent] = []
         task = asyncio.ensure_future(_read(bench.server.run(request), seen))
         await asyncio.sleep(0.2)
-        bench.server.kill(request.attempt)  # what the agent does that waited for it too long, and says that it is dead
+        await bench.server.kill(request.attempt)  # what the agent does that waited for it too long, and says that it is dead
         await asyncio.wait_for(task, 5)
     finally:
         server.resume()
@@ -221,7 +223,7 @@ async def test_an_attempt_that_is_killed_while_the_server_is_frozen_never_starts
 
 async def test_a_request_that_comes_after_its_kill_starts_nothing(bench: Bench) -> None:
     request = bench.request(HELLO)
-    bench.server.kill(request.attempt)
+    await bench.server.kill(request.attempt)
     assert [event async for event in bench.server.run(request)] == []
 
 

@@ -12,7 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from qubix.sandbox import stop
+from qubix.sandbox import cgroup, probe, stop
+from qubix.sandbox.spec import Limits
 from qubix.sandbox.state import Folder, State
 
 from .conftest import REPOSITORY, Containment
@@ -96,6 +97,13 @@ def test_a_mark_stays_only_where_an_attempt_may_still_start(containment: Contain
     assert not Folder.of(containment.base, gone).path.exists()
     stop.clean(containment.base)
     assert not Folder.of(containment.base, late).path.exists()
+
+
+def test_the_group_of_an_attempt_that_died_before_it_wrote_down_what_it_is_is_removed(containment: Containment) -> None:
+    attempt = uuid4()
+    group = cgroup.create(probe.probe(containment.base).hierarchy, str(attempt), Limits())
+    assert stop.bury(containment.base, attempt, gone=True)
+    assert not any(folder.exists() for folder in group.folders)
 
 
 def test_a_storm_of_signals_does_not_change_how_the_end_is_told(containment: Containment) -> None:

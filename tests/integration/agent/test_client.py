@@ -466,6 +466,7 @@ async def test_a_full_disk_ends_an_attempt_as_the_nodes_failure(world: World, mo
     ended = world.platform.of(Finished)[0]
     assert (ended.exit, "No space left" in ended.detail) == (Exit.SANDBOX_FAILED, True)
     assert not world.runner.busy()
+    assert world.containment.buried == [ended.attempt]
 
 
 async def test_an_attempt_whose_end_cannot_be_written_is_over_and_its_lease_runs_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
