@@ -84,11 +84,13 @@ class ProvidersService:
 
     # -- becoming a provider --
 
-    async def ensure_provider(self, user_id: UserId, name: str) -> ProviderId:
-        """The user's provider, made at the first call. Idempotent."""
-        return ProviderId((await self._store.ensure_provider(new_id(), user_id, name.strip()[:100] or "provider")).id)
+    async def ensure_provider(self, user_id: UserId, name: str | None) -> ProviderId:
+        """The user's provider, made at the first call; one without a name gets one that tells it from others. Idempotent."""
+        made = new_id()
+        name = (name or "").strip()[:100] or f"provider-{made.hex[-6:]}"
+        return ProviderId((await self._store.ensure_provider(made, user_id, name)).id)
 
-    async def join_token(self, user_id: UserId, name: str = "provider") -> JoinToken:
+    async def join_token(self, user_id: UserId, name: str | None = None) -> JoinToken:
         """A token that lets one node in, once, within 30 minutes; makes the user a provider where needed.
 
         Raises: Limited past JOIN_TOKENS_OPEN_MAX open tokens.

@@ -20,9 +20,9 @@ router = APIRouter(prefix="/api/providers", tags=["providers"], responses=PROBLE
 
 
 class JoinTokenRequest(Body):
-    """The provider's name, where the account is none yet."""
+    """The provider's name, where the account is none yet; without one it is called `provider-` and six digits."""
 
-    name: str = Field("provider", min_length=1, max_length=100)
+    name: str | None = Field(None, min_length=1, max_length=100)
 
 
 class JoinTokenView(View):

@@ -40,6 +40,16 @@ async def test_a_join_makes_provider_node_devices_and_an_offer_and_tells_the_mar
     assert [e["status"] for e in await events(owner, "MARKETPLACE_UPDATE")][-1] == "available"
 
 
+async def test_providers_without_a_name_of_their_own_can_be_told_apart(resources: Resources) -> None:
+    users = [await person(resources), await person(resources)]
+    names = set()
+    for user in users:
+        async with scope(resources) as s:
+            await s.providers.join_token(user)
+            names.add((await s.providers.mine(user)).name)
+    assert len(names) == 2
+
+
 async def test_a_join_token_lets_one_node_in_and_a_repeat_of_the_same_request_gets_the_same_answer(resources: Resources) -> None:
     user = await person(resources)
     async with scope(resources) as s:
