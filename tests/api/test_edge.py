@@ -253,10 +253,6 @@ async def test_the_documentation_lists_every_route_without_a_script(world: World
     assert "<script" not in page
 
 
-def test_the_committed_contract_is_fresh() -> None:
-    assert openapi.PATH.read_text() == openapi.document(), "run: python -m serve_app.openapi"
-
-
 @pytest.mark.parametrize("text", ["a\x00b", "\ud800", "\U0010ffff\x00"])
 async def test_text_that_cannot_be_kept_is_the_requests_fault_and_opens_no_breaker(world: World, text: str) -> None:
     anna = await world.person("anna")
