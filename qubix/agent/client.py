@@ -35,6 +35,7 @@ from qubix.agent.protocol import (
     Decline,
     Desired,
     DesiredAttempt,
+    Device,
     Down,
     Exit,
     Grant,
@@ -106,6 +107,7 @@ class AgentClient:
         self._runs: dict[act.Key, AttemptRun] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sandbox: dict[str, str] = {"ok": "no", "reason": "not probed yet"}
+        self._shown: tuple[Device, ...] = ()
         self._link: Link | None = None
         self._tools = AttemptTools(
             home,
@@ -185,7 +187,8 @@ class AgentClient:
             challenge = parse_down(await socket.recv())
             if not isinstance(challenge, Challenge) or challenge.protocol != PROTOCOL_VERSION:
                 raise SessionRefused(_why(challenge, "a challenge of protocol 1"))
-            facts = await asyncio.to_thread(read_facts, self._devices.devices(), self._sandbox, self._home.folder)
+            self._shown = await asyncio.to_thread(self._present)
+            facts = await asyncio.to_thread(read_facts, self._shown, self._sandbox, self._home.folder)
             hello = Hello(
                 node=self._config.node_id,
                 signature=self._home.sign_hello(challenge.nonce, self._config.node_id),
@@ -213,12 +216,14 @@ class AgentClient:
         link = self._link
         assert link is not None  # noqa: S101 set by _open
         sending = asyncio.ensure_future(link.send_forever())
+        looking = self._spawn(self._watch_devices(socket))
         try:
             async for text in socket:
                 self._receive(parse_down(text), link)
                 if sending.done():
                     sending.result()
         finally:
+            looking.cancel()
             sending.cancel()
             with contextlib.suppress(asyncio.CancelledError, websockets.WebSocketException, OSError):
                 await sending
@@ -350,6 +355,16 @@ class AgentClient:
                 sample = await asyncio.to_thread(self._meter.sample, time.time())
                 if (link := self._link) is not None:
                     link.say(Metrics(session=link.session, sample=sample))
+
+    def _present(self) -> tuple[Device, ...]:
+        return tuple(device for device in self._devices.devices() if not self._devices.lost(device.uuid))
+
+    async def _watch_devices(self, socket: ClientConnection) -> None:
+        """End the session when a device falls off the bus or comes back: the next one says which are here."""
+        while (present := await asyncio.to_thread(self._present)) == self._shown:  # noqa: ASYNC110 nothing tells of it
+            await asyncio.sleep(self._settings.metrics_s)
+        log.warning("devices that answer: %s", ", ".join(device.uuid for device in present) or "none")
+        await socket.close()
 
     async def _sync_forever(self) -> None:
         while True:

@@ -508,3 +508,23 @@ async def test_a_device_that_fell_off_the_bus_is_declined_and_what_ran_on_it_fai
     await world.platform.want(desired_attempt("hello", "GPU-aaa"))
     await world.platform.until(lambda: world.platform.of(Decline))
     assert world.platform.of(Decline)[0].reason.startswith("device_lost: ")
+
+
+async def test_a_device_that_fell_off_the_bus_is_offered_no_more_until_it_answers_again(world: World) -> None:
+    nvml = RecordedNvml(
+        Card("GPU-aaa", "NVIDIA GeForce RTX 4090", 24 << 30, used=0), Card("GPU-bbb", "NVIDIA GeForce RTX 4090", 24 << 30, used=0)
+    )
+    world.devices = NvmlDevices(nvml)
+    await world.online()
+    await world.platform.want(desired_attempt("sleep", "GPU-bbb"))
+    await world.platform.until(lambda: world.runner.started)
+
+    def shown() -> list[str]:
+        return [device.uuid for device in world.platform.hellos[-1].facts.devices]
+
+    nvml.cards[0].on_the_bus = False
+    await world.platform.until(lambda: shown() == ["GPU-bbb"])
+    nvml.cards[0].on_the_bus = True
+    await world.platform.until(lambda: shown() == ["GPU-aaa", "GPU-bbb"])
+    assert len(world.platform.hellos) == 3
+    assert world.runner.busy()  # what runs on another device runs on
