@@ -47,12 +47,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not SHARED.isdisjoint(getattr(item, "fixturenames", ())))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_open() -> Iterator[None]:
     """What a module leaves open fails its own last test, and not whichever test the collector happens to run in."""
     yield
-    if nextitem is None or nextitem.path != item.path:
-        gc.collect()
+    gc.collect()
 
 
 class Database:

@@ -90,10 +90,14 @@ class AttemptRun:
             await self._run(journal)
         except Exception as error:
             log.exception("attempt %s", self.attempt.id)
-            await self.tools.runner.stop(self.attempt.id)
-            if self._runner_asked:
-                await asyncio.to_thread(self.tools.bury, self.attempt.id, False)
-            self._finish(journal, Exit.SANDBOX_FAILED, detail=f"{type(error).__name__}: {error}")
+            with contextlib.suppress(Exception):  # a disk that is full must not keep its end from being told
+                await self.tools.runner.stop(self.attempt.id)
+                if self._runner_asked:
+                    await asyncio.to_thread(self.tools.bury, self.attempt.id, self._started_at is not None)
+            try:
+                self._finish(journal, Exit.SANDBOX_FAILED, detail=f"{type(error).__name__}: {error}")
+            except Exception:  # not even its end could be written: it is named alive no more, so its lease runs out, and says it
+                log.exception("attempt %s", self.attempt.id)
         shutil.rmtree(self.tools.home.work / str(self.attempt.id), ignore_errors=True)
         pause_s = 0.005
         while not all(map(self.tools.home.device_free, self.attempt.devices)):

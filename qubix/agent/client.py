@@ -7,12 +7,14 @@ at most `RETRY_S_MAX`; attempts run on meanwhile, their reports wait on disk.
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import logging
 import random
 import shutil
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -58,6 +60,10 @@ from qubix.kernel.failpoints import reach
 RETRY_S_MIN, RETRY_S_MAX = 0.1, 4.0
 TICK_S = 0.1
 METRICS_S = 2.0
+DEVICE_LOOKS = 3
+"""So often, one look after the other, devices have to be found lost or back before it is said: a driver may be slow to answer once."""
+DEVICE_HOLD_S, DEVICE_HOLD_S_MAX = 60.0, 3600.0
+"""Between two such words, twice as long after each: a session that is ended costs the beats and uploads that were under way."""
 RESEND_S = 10.0
 SYNC_S = 0.2
 HANDSHAKE_S = 10.0
@@ -79,6 +85,7 @@ class ClientSettings:
     death_grace_s: float = 3.0
     resend_s: float = RESEND_S
     metrics_s: float = METRICS_S
+    device_hold_s: float = DEVICE_HOLD_S
 
 
 class AgentClient:
@@ -107,7 +114,9 @@ class AgentClient:
         self._runs: dict[act.Key, AttemptRun] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sandbox: dict[str, str] = {"ok": "no", "reason": "not probed yet"}
-        self._shown: tuple[Device, ...] = ()
+        self._shown = devices.devices()
+        """Those that answered when last looked at: what hello says."""
+        self._driver = ThreadPoolExecutor(1, "driver")
         self._link: Link | None = None
         self._tools = AttemptTools(
             home,
@@ -135,7 +144,8 @@ class AgentClient:
         self._sandbox = await asyncio.to_thread(self._containment.probe)
         self._bury_orphans()
         self._spawn(self._runner.warm())
-        background = [self._spawn(self._tick_forever()), self._spawn(self._measure_forever()), self._spawn(self._sync_forever())]
+        loops = (self._tick_forever(), self._measure_forever(), self._sync_forever(), self._watch_devices_forever())
+        background = [self._spawn(loop) for loop in loops]
         try:
             await self._connect_forever()
         finally:
@@ -187,7 +197,6 @@ class AgentClient:
             challenge = parse_down(await socket.recv())
             if not isinstance(challenge, Challenge) or challenge.protocol != PROTOCOL_VERSION:
                 raise SessionRefused(_why(challenge, "a challenge of protocol 1"))
-            self._shown = await asyncio.to_thread(self._present)
             facts = await asyncio.to_thread(read_facts, self._shown, self._sandbox, self._home.folder)
             hello = Hello(
                 node=self._config.node_id,
@@ -216,14 +225,12 @@ class AgentClient:
         link = self._link
         assert link is not None  # noqa: S101 set by _open
         sending = asyncio.ensure_future(link.send_forever())
-        looking = self._spawn(self._watch_devices(socket))
         try:
             async for text in socket:
                 self._receive(parse_down(text), link)
                 if sending.done():
                     sending.result()
         finally:
-            looking.cancel()
             sending.cancel()
             with contextlib.suppress(asyncio.CancelledError, websockets.WebSocketException, OSError):
                 await sending
@@ -359,12 +366,20 @@ class AgentClient:
     def _present(self) -> tuple[Device, ...]:
         return tuple(device for device in self._devices.devices() if not self._devices.lost(device.uuid))
 
-    async def _watch_devices(self, socket: ClientConnection) -> None:
-        """End the session when a device falls off the bus or comes back: the next one says which are here."""
-        while (present := await asyncio.to_thread(self._present)) == self._shown:  # noqa: ASYNC110 nothing tells of it
+    async def _watch_devices_forever(self) -> None:
+        """End the session when a device has fallen off the bus or is back: the next one says which are here."""
+        looks, hold_s = collections.deque([self._shown], DEVICE_LOOKS), self._settings.device_hold_s
+        while True:
             await asyncio.sleep(self._settings.metrics_s)
-        log.warning("devices that answer: %s", ", ".join(device.uuid for device in present) or "none")
-        await socket.close()
+            # On a thread of its own: a driver that never answers may keep that one, and no other.
+            looks.append(await asyncio.get_running_loop().run_in_executor(self._driver, self._present))
+            if len(looks) == DEVICE_LOOKS and set(looks) == {looks[-1]} and looks[-1] != self._shown:
+                self._shown = looks[-1]
+                log.warning("devices that answer: %s", ", ".join(device.uuid for device in self._shown) or "none")
+                if self._link is not None:
+                    await self._link.hang_up()
+                await asyncio.sleep(hold_s)
+                hold_s = min(hold_s * 2, DEVICE_HOLD_S_MAX)
 
     async def _sync_forever(self) -> None:
         while True:

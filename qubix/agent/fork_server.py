@@ -154,11 +154,15 @@ class ForkServer:
         except (asyncio.IncompleteReadError, ConnectionError, ProcessLookupError):
             return
         finally:
-            del self._children[request.attempt]
             child.kill()
-            if child.pidfd is not None:
-                os.close(child.pidfd)
-            writer.close()
+            try:
+                with contextlib.suppress(TimeoutError):
+                    await child.ended()  # known until then, so that whoever kills it waits for the same
+            finally:
+                del self._children[request.attempt]
+                if child.pidfd is not None:
+                    os.close(child.pidfd)
+                writer.close()
 
     async def kill(self, attempt: UUID) -> None:
         """End an attempt's process, and so its sandbox; one that has not started never will, however late its fork is.

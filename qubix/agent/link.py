@@ -112,6 +112,10 @@ class Link:
             while await self._send_one():
                 pass
 
+    async def hang_up(self) -> None:
+        """End the connection; whoever reads from it sees its end."""
+        await self._socket.close()
+
     async def close(self) -> None:
         """Stop the uploads of this session; they begin again in the next."""
         tasks = list(self._uploading.values())

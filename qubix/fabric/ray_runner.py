@@ -37,6 +37,8 @@ HOST_START_TIMEOUT_S = 30.0
 FORCE_AFTER_S = 5.0
 KILL_TIMEOUT_S = 5.0
 """For the answer of an actor that was asked to kill an attempt."""
+LAST_WORDS_S = 1.0
+"""For the events of an attempt that is given up which are on their way already; among them may be its end."""
 STOPS_AT_ONCE = 32
 """Threads on which sandboxes are stopped, each for as long as its job takes to end; a stop beyond them waits for one."""
 DEATH_TIMEOUT_S = 1.0
@@ -125,7 +127,7 @@ class _Running:
         self.lost = True
         if self.waiting is not None:
             with contextlib.suppress(RuntimeError):  # nobody waits at the moment
-                self.waiting.reschedule(0)
+                self.waiting.reschedule(asyncio.get_running_loop().time() + LAST_WORDS_S)
 
 
 class RayRunner:
@@ -183,13 +185,19 @@ class RayRunner:
         with contextlib.suppress(Exception):
             async with running.marking:
                 await self._stopped(stop_sandbox, running.request.spec.base, attempt, grace_s)
+        if await self._over(attempt):
+            return
+        log.warning("attempt %s did not end when its sandbox was stopped; killing its process", attempt)
+        if not await self._killed(running) or not await self._over(attempt):
+            running.give_up()
+
+    async def _over(self, attempt: UUID) -> bool:
+        """Whether an attempt ends within FORCE_AFTER_S."""
         for _ in range(int(FORCE_AFTER_S / 0.05)):
             if attempt not in self._running:
-                return
+                return True
             await asyncio.sleep(0.05)
-        log.warning("attempt %s did not end when its sandbox was stopped; killing its process", attempt)
-        if not await self._killed(running):
-            running.give_up()
+        return False
 
     @staticmethod
     async def _killed(running: _Running) -> bool:
@@ -267,7 +275,7 @@ class RayRunner:
         patience: float | None = self._start_timeout_s
         while True:
             try:
-                async with asyncio.timeout(0 if running.lost else patience) as running.waiting:
+                async with asyncio.timeout(LAST_WORDS_S if running.lost else patience) as running.waiting:
                     reference = await anext(stream)
                     event = await reference
             except StopAsyncIteration:

@@ -193,6 +193,17 @@ class LiveHub:
             return []
         return [self._newer(sample) for sample in samples]
 
+    def _advance(self, message: Volatile) -> bool:
+        """Remember a progress. Returns: whether none that is newer was told already, as of an agent that has changed its replica."""
+        told = self._progress.get(message.subject)
+        if told is not None and told.at > message.at:
+            return False
+        self._progress[message.subject] = message
+        self._progress.move_to_end(message.subject)
+        if len(self._progress) > PROGRESS_MAX:
+            self._progress.popitem(last=False)
+        return True
+
     def _newer(self, sample: Volatile) -> Volatile:
         """What a client was told before the relay heard of it: after 100 % nobody may be told 50."""
         told = self._progress.get(sample.subject)
@@ -228,11 +239,8 @@ class LiveHub:
 
     def _deliver(self, messages: Sequence[Volatile]) -> None:
         for message in messages:
-            if message.type is EventType.JOB_PROGRESS:
-                self._progress[message.subject] = message
-                self._progress.move_to_end(message.subject)
-                if len(self._progress) > PROGRESS_MAX:
-                    self._progress.popitem(last=False)
+            if message.type is EventType.JOB_PROGRESS and not self._advance(message):
+                continue
             tail = ""
             for topic in message.topics:
                 for outlet, shown in self._outlets.get(topic, {}).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -96,11 +97,16 @@ def _mark(folder: Folder) -> None:
 def _bury(folder: Folder, state: State | None) -> bool:
     if state is not None:
         folder.stop_mark.touch()
+        if state.runner.pid != os.getpid():
+            state.runner.send(signal.SIGKILL)  # given up, it may still live: it holds the devices, and waits for a reader that is frozen
         if state.left() and _kill(state):
             return False
         state.group.remove()
     else:
-        cgroup.named(cgroup.find(), folder.path.name).remove()  # of one that died before it wrote down what it is
+        group = cgroup.named(cgroup.find(), folder.path.name)  # of one that died before it wrote down what it is
+        if group.kill(KILL_S):
+            return False
+        group.remove()
     folder.remove()
     return True
 

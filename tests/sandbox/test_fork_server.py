@@ -23,6 +23,7 @@ from qubix.agent.fork_server import TITLE, ForkServer, serve
 from qubix.agent.home import Home
 from qubix.agent.runner import RunRequest
 from qubix.sandbox.events import Ended, Exit, LogText, SandboxEvent, Started
+from qubix.sandbox.processes import Process
 from qubix.sandbox.spec import Program, SandboxSpec
 
 from .conftest import SDK
@@ -107,9 +108,11 @@ async def test_a_killed_attempt_ends_without_a_word_and_leaves_its_neighbour_alo
     assert len(attempts()) == 2
     started = next(event for event in of_first if isinstance(event, Started))
     inside = psutil.Process(started.pid)
-    (process,) = [one for one in attempts() if one.pid == psutil.Process(inside.ppid()).ppid() or one.pid == inside.ppid()]
+    (runner,) = [one for one in attempts() if inside in one.children(recursive=True)]
+    process = Process.of(runner.pid)
+    assert process is not None
     await bench.server.kill(first.attempt)
-    assert not process.is_running()  # its end is awaited: what it would have made next, it did not make
+    assert not process.alive()  # its end is awaited: what it would have made next, it did not make
     await asyncio.wait_for(dying, 5)
     assert not any(isinstance(event, Ended) for event in of_first)
     assert gone([inside])

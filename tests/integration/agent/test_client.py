@@ -52,6 +52,7 @@ class FakeContainment:
     answer: dict[str, str] = field(default_factory=lambda: {"ok": "yes", "limits": "rlimits"})
     cleaned: int = 0
     buried: list[UUID] = field(default_factory=list)
+    full: bool = False
 
     def probe(self) -> dict[str, str]:
         return self.answer
@@ -61,6 +62,8 @@ class FakeContainment:
 
     def bury(self, attempt: UUID, gone: bool) -> None:
         self.buried.append(attempt)
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     def locate(self, kind: str) -> Program:
         return fake_program(kind)
@@ -74,7 +77,7 @@ class World:
         self.node = uuid4()
         self.platform = FakePlatform(self.node, self.home.public_key_hex())
         self.runner, self.transfer, self.containment = FakeRunner(2), FakeTransfer(), FakeContainment()
-        self.settings = ClientSettings(fence_after_s=60.0, death_grace_s=0.05, resend_s=0.5, metrics_s=0.1)
+        self.settings = ClientSettings(fence_after_s=60.0, death_grace_s=0.05, resend_s=0.5, metrics_s=0.05, device_hold_s=0.2)
         self.devices: DeviceSource = DeclaredDevices(["RTX_4090:24GB:2"], "w1")
         self._agent: asyncio.Task[None] | None = None
 
@@ -460,6 +463,7 @@ def disk_full(monkeypatch: pytest.MonkeyPatch, *, set_aside: bool) -> None:
 
 async def test_a_full_disk_ends_an_attempt_as_the_nodes_failure(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     disk_full(monkeypatch, set_aside=True)
+    world.containment.full = True
     await world.online()
     await world.platform.want(desired_attempt("sleep", GPU))
     await world.platform.until(lambda: world.platform.of(Finished))
@@ -467,6 +471,8 @@ async def test_a_full_disk_ends_an_attempt_as_the_nodes_failure(world: World, mo
     assert (ended.exit, "No space left" in ended.detail) == (Exit.SANDBOX_FAILED, True)
     assert not world.runner.busy()
     assert world.containment.buried == [ended.attempt]
+    await world.idle()
+    assert list(world.home.work.iterdir()) == []
 
 
 async def test_an_attempt_whose_end_cannot_be_written_is_over_and_its_lease_runs_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -526,5 +532,24 @@ async def test_a_device_that_fell_off_the_bus_is_offered_no_more_until_it_answer
     await world.platform.until(lambda: shown() == ["GPU-bbb"])
     nvml.cards[0].on_the_bus = True
     await world.platform.until(lambda: shown() == ["GPU-aaa", "GPU-bbb"])
-    assert len(world.platform.hellos) == 3
     assert world.runner.busy()  # what runs on another device runs on
+
+
+async def test_a_device_that_answers_now_and_then_disturbs_nothing_else(world: World) -> None:
+    cards = [Card(f"GPU-{name}", "NVIDIA GeForce RTX 4090", 24 << 30, used=0) for name in ("aaa", "bbb")]
+    world.devices = NvmlDevices(RecordedNvml(*cards))
+    asked = 0
+
+    def unsteady(uuid: str) -> bool:
+        nonlocal asked
+        asked += uuid == "GPU-aaa"
+        return uuid == "GPU-aaa" and asked % 3 != 0
+
+    world.devices.lost = unsteady  # type: ignore[method-assign]
+    await world.online()
+    await world.platform.want(desired_attempt("sleep", "GPU-bbb"))
+    await world.platform.until(lambda: world.runner.started)
+    before = asked
+    await world.platform.until(lambda: asked > before + 20)
+    assert len(world.platform.hellos) == 1
+    assert world.platform.of(Status)[-1].alive

@@ -103,6 +103,14 @@ async def test_whoever_comes_back_before_the_relay_knows_is_not_told_less_than_b
     assert await hub.recent("job:1") == [whole]
 
 
+async def test_a_progress_that_was_said_before_comes_too_late_to_be_told() -> None:
+    hub, outlet = LiveHub("a", LocalRelay()), Outlet()
+    hub.attach(outlet, "job:1", "job:1")
+    for pct in (100, 50):  # the second from another replica, which the agent had before
+        hub._deliver([Volatile(EventType.JOB_PROGRESS, ("job:1",), "progress:1", {"progress": pct}, float(pct))])
+    assert [json.loads(text)["payload"]["progress"] for text in await outlet.take()] == [100]
+
+
 async def test_the_last_samples_of_a_topic_are_found_without_looking_at_other_topics() -> None:
     board = Board()
     await board.push("a", [Volatile(EventType.JOB_LOG, (f"job:{n}",), f"log:{n}", {"n": n}, n / SUBJECTS_MAX) for n in range(SUBJECTS_MAX)])
