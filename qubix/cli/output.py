@@ -8,8 +8,11 @@ import enum
 import io
 import json
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -54,6 +57,16 @@ class NotAgreed(WrongUsage):
     """What costs or ends something needs a yes, and nobody can be asked for it."""
 
     code = "not_agreed"
+
+
+def callable_here(command: str) -> str:
+    """A command of ours as it can be copied: where the shell does not find `qubix`, with the path by which it was called."""
+    called = Path(sys.argv[0])
+    if not command.startswith("qubix ") or called.name != "qubix" or shutil.which("qubix"):
+        return command
+    if called.is_relative_to(Path.cwd()):
+        called = called.relative_to(Path.cwd())
+    return shlex.quote(str(called)) + command.removeprefix("qubix")
 
 
 PIPE_WIDTH: Final = 100
@@ -113,7 +126,7 @@ class Output:
             sys.stdout.write(json.dumps(document, default=str) + "\n")
             sys.stdout.flush()
         elif then:
-            self.aside.print(f"[dim]next:  {plain('   '.join(then))}[/dim]", soft_wrap=True)
+            self.aside.print(f"[dim]next:  {plain('   '.join(map(callable_here, then)))}[/dim]", soft_wrap=True)
         if code is not ExitCode.DONE:
             raise typer.Exit(int(code))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from qubix.cli import checks, provider, runfile, up
 from qubix.cli.main import app
+from qubix.cli.output import callable_here
 from qubix.cli.processes import seen
 
 CLI = Path(up.__file__).parent
@@ -127,3 +129,17 @@ def test_every_hint_is_a_command_with_the_arguments_and_options_that_it_has(hint
     given = command.make_parser(context).parse_args(list(words))[0]
     lacking = [param.name for param in command.params if param.required and given.get(param.name) is None]
     assert lacking == [], hint
+
+
+def test_a_hint_names_the_command_as_it_was_called_where_the_shell_does_not_find_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / ".venv/bin/qubix"), "demo"])
+    assert callable_here("qubix up") == ".venv/bin/qubix up"
+    monkeypatch.setattr(sys, "argv", ["/opt/q x/bin/qubix", "demo"])
+    assert callable_here("qubix up") == "'/opt/q x/bin/qubix' up"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/qubix").touch(0o755)
+    assert callable_here("qubix up") == "qubix up"
