@@ -170,6 +170,13 @@ class Whole:
         assert run is not None
         return run.processes[name].pid
 
+    def ray_processes(self, part: str) -> list[psutil.Process]:
+        """The platform's Ray processes with this in their name."""
+        run = runfile.read(self.data_dir)
+        assert run is not None
+        assert run.supervisor is not None
+        return [process for process in psutil.Process(run.supervisor.pid).children(recursive=True) if part in _line(process)]
+
     def audit(self) -> list[Any]:
         """What the ledger's audit complains of."""
         with Client(self.url, self.operator_key) as operator:

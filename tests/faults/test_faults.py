@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -9,10 +10,13 @@ import time
 import psutil
 import pytest
 
+from qubix.kernel.errors import QubixError
 from tests.faults.under_way import machine_of, settled_once, under_way
 from tests.whole import Consumer, Whole
 
 pytestmark = pytest.mark.cluster
+WEB_FROZEN_S = 40
+"""Longer than any lease, and than Serve waits for a health check."""
 
 
 @pytest.fixture
@@ -78,3 +82,26 @@ def test_a_machine_frozen_beyond_its_lease_is_fenced_and_its_device_stays_shut_u
     while not any(offer["node_id"] == frozen.node_id for offer in consumer.client.get("/api/gpus/search", available="true")["items"]):
         assert time.monotonic() < deadline, "the frozen machine's device never came back"
         time.sleep(0.25)
+
+
+def test_a_web_layer_that_is_frozen_beyond_every_lease_costs_no_job_and_no_provider_its_name(whole: Whole, consumer: Consumer) -> None:
+    job_id = under_way(consumer, steps=40)
+    replicas = whole.ray_processes("ServeReplica")
+    assert replicas
+    for process in replicas:
+        process.suspend()
+    time.sleep(WEB_FROZEN_S)
+    for process in replicas:
+        with contextlib.suppress(psutil.NoSuchProcess):  # Serve may have replaced it
+            process.resume()
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            job = consumer.ended(job_id)
+            break
+        except QubixError:
+            assert time.monotonic() < deadline, "the web layer did not come back"
+            time.sleep(0.5)
+    assert job["state"] == "COMPLETED"
+    assert {attempt["fault"] for attempt in job["attempts"]} <= {"none", "platform"}
+    settled_once(whole, job)
