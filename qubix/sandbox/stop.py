@@ -16,6 +16,8 @@ from qubix.sandbox import cgroup
 from qubix.sandbox.state import Folder, State
 
 KILL_S: Final = 3.0
+RUNNER_S: Final = 1.0
+"""For the process that ran a sandbox to say its end and to end itself, once the sandbox is gone."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,10 @@ def _mark(folder: Folder) -> None:
 def _bury(folder: Folder, state: State | None) -> bool:
     if state is not None:
         folder.stop_mark.touch()
-        if state.runner.pid != os.getpid():
-            state.runner.send(signal.SIGKILL)  # given up, it may still live: it holds the devices, and waits for a reader that is frozen
         if state.left() and _kill(state):
             return False
+        if state.runner.pid != os.getpid() and not state.runner.wait(RUNNER_S):
+            state.runner.send(signal.SIGKILL)  # given up, and alive: it holds the devices, and waits for a reader that is frozen
         state.group.remove()
     else:
         group = cgroup.named(cgroup.find(), folder.path.name)  # of one that died before it wrote down what it is

@@ -89,6 +89,17 @@ def test_what_a_killed_runner_left_of_one_attempt_is_removed_and_no_other_is_tou
     stop.clean(containment.base)
 
 
+def test_a_runner_that_was_given_up_ends_with_its_sandbox(containment: Containment) -> None:
+    running = containment.start(WAITS)
+    running.until("LogText", containing="ready")
+    state = State.read(Folder.of(containment.base, running.attempt))
+    assert state is not None
+    os.kill(state.runner.pid, signal.SIGSTOP)  # it waits, as for a reader that is frozen, and holds its devices
+    assert stop.bury(containment.base, running.attempt)
+    assert state.runner.wait(5)
+    assert not Folder.of(containment.base, running.attempt).path.exists()
+
+
 def test_a_mark_stays_only_where_an_attempt_may_still_start(containment: Containment) -> None:
     late, gone = uuid4(), uuid4()
     assert stop.bury(containment.base, late)
