@@ -16,6 +16,7 @@ from typing import Final
 
 import asyncpg
 
+from qubix.market.model import Needs
 from qubix.postgres import schema
 from qubix.postgres.embedded import EmbeddedServer
 from qubix.postgres.engine import make_engine
@@ -51,6 +52,22 @@ CATALOGUE: Final = (
 REGIONS: Final = ("eu-west", "eu-north", "us-east", "us-west", "asia-east", "asia-south", "africa", "oceania")
 SIZES: Final = (1, 1, 1, 1, 2, 2, 4, 8)
 """GPUs of a node, as often as they stand here."""
+KINDS: Final = (
+    *[Needs(gpus=1)] * 6,
+    Needs(gpus=1, vram_bytes=24 << 30),
+    Needs(gpus=1, vram_bytes=48 << 30),
+    Needs(gpus=1, gpu_models=("RTX_4090", "RTX_3090")),
+    Needs(gpus=1, regions=("eu",)),
+    Needs(gpus=2, vram_bytes=16 << 30),
+    Needs(gpus=2, regions=("us",)),
+    Needs(gpus=4, vram_bytes=24 << 30),
+    Needs(gpus=4, gpu_models=("A100_SXM", "H100_SXM")),
+    Needs(gpus=8),
+    Needs(gpus=8, vram_bytes=80 << 30),
+    Needs(gpus=1, price_max=1000),
+    Needs(gpus=1, cpu_cores=48, reliability_min=0.5),
+)
+"""What jobs ask for, as often as it stands here."""
 
 _MADE: Final = """
 CREATE TEMP TABLE made ON COMMIT DROP AS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from collections.abc import Sequence
 
 
 def report(
@@ -52,6 +53,11 @@ def report(
     }
     print(json.dumps(line), flush=True)
     return line
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that `share` of them do not exceed, 0 where there is none."""
+    return sorted(values)[max(0, -(-int(len(values) * share * 1000) // 1000) - 1)] if values else 0.0
 
 
 def peak_rss_mb() -> float:

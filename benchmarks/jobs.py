@@ -25,7 +25,7 @@ from typing import Any, Final
 import asyncpg
 
 from benchmarks._processes import by_role
-from benchmarks._report import report
+from benchmarks._report import percentile, report
 from benchmarks._stack import Platform, platform
 from qubix.cli import runfile
 from qubix.cli.client import Client
@@ -92,11 +92,6 @@ def at_once_max(starts: list[Start]) -> int:
         now += change
         most = max(most, now)
     return most
-
-
-def percentile(values: list[float], share: float) -> float:
-    """The value that `share` of them do not exceed."""
-    return sorted(values)[max(0, -(-int(len(values) * share * 1000) // 1000) - 1)]
 
 
 class Run:

@@ -1,11 +1,11 @@
 """Placement at 100 000 nodes, by the product's own rules (scheduling/placement.py, placing.py) on a simulated clock.
 
-    python -m benchmarks.scheduler_sim [--nodes 100000] [--seconds 300] [--sql-nodes 10000]
+    python -m benchmarks.scheduler_sim [--nodes 100000] [--seconds 300]
 
 A cluster of the given size starts nearly full and is then offered more than it can carry, in bursts, while nodes die. A round a
 second, as the controller plans: the jobs that wait longest and others in turn, a shortlist, and the whole market as often as `Pace`
 allows. Simulated is the database alone: which offers are on the shortlist comes from sorted lists here and from an index there.
-What that index costs is measured beside it (`sql`), in a real PostgreSQL.
+What that index costs is measured by benchmarks/shortlist.py, in a real PostgreSQL.
 
 Fairness is Jain's index (Jain, Chiu, Hawe: A Quantitative Measure of Fairness, DEC TR-301, 1984) of the slowdown, (wait + run) / run
 with runs below a minute counted as one, the bounded slowdown of parallel schedulers (Feitelson, Rudolph: Metrics and Benchmarking
@@ -21,7 +21,6 @@ import argparse
 import bisect
 import collections
 import dataclasses
-import gc
 import heapq
 import itertools
 import math
@@ -32,20 +31,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 from uuid import UUID
 
-import asyncpg
-import uvloop
-
-from benchmarks._market import CATALOGUE, REGIONS, SIZES, fill, found, server
-from benchmarks._report import report
-from qubix.capacity.store import CapacityStore
+from benchmarks._market import CATALOGUE, KINDS, REGIONS, SIZES
+from benchmarks._report import percentile, report
 from qubix.kernel.money import Qu
 from qubix.market.model import Needs
-from qubix.postgres.embedded import EmbeddedServer
-from qubix.postgres.engine import make_engine
 from qubix.scheduling.model import Rules
 from qubix.scheduling.placement import CONSTRAINTS, Candidate, Slot, Wanted
-from qubix.scheduling.placement_store import PlacementStore, Waiting
-from qubix.scheduling.placing import BATCH_MAX, Pace, Plan, make_plan, with_slots
+from qubix.scheduling.placement_store import Waiting
+from qubix.scheduling.placing import BATCH_MAX, Pace, Plan, make_plan
 
 ACCOUNTS: Final = 200
 RUN_MEDIAN_S: Final = 120.0
@@ -58,22 +51,6 @@ LOST_PER_NODE_S: Final = 1e-6
 """A node dies every 11 days and comes back after BACK_S."""
 BACK_S: Final = 120.0
 STATIC: Final = tuple(test for name, test in CONSTRAINTS if name not in ("online", "barred", "busy", "budget"))
-# What jobs ask for, as often as it stands here.
-KINDS: Final = (
-    *[Needs(gpus=1)] * 6,
-    Needs(gpus=1, vram_bytes=24 << 30),
-    Needs(gpus=1, vram_bytes=48 << 30),
-    Needs(gpus=1, gpu_models=("RTX_4090", "RTX_3090")),
-    Needs(gpus=1, regions=("eu",)),
-    Needs(gpus=2, vram_bytes=16 << 30),
-    Needs(gpus=2, regions=("us",)),
-    Needs(gpus=4, vram_bytes=24 << 30),
-    Needs(gpus=4, gpu_models=("A100_SXM", "H100_SXM")),
-    Needs(gpus=8),
-    Needs(gpus=8, vram_bytes=80 << 30),
-    Needs(gpus=1, price_max=1000),
-    Needs(gpus=1, cpu_cores=48, reliability_min=0.5),
-)
 
 
 @dataclasses.dataclass(slots=True)
@@ -336,12 +313,6 @@ class Simulation:
         self.cluster.change(n, None, mine & set(devices))
 
 
-def quantile(values: list[float], share: float) -> float:
-    """The value at this share of the sorted values, 0 where there is none."""
-    ranked = sorted(values)
-    return ranked[min(len(ranked) - 1, int(len(ranked) * share))] if ranked else 0.0
-
-
 def jain(values: list[float]) -> float:
     """(sum of x)² / (n × sum of x²)."""
     return sum(values) ** 2 / (len(values) * sum(value * value for value in values)) if values else 1.0
@@ -358,13 +329,13 @@ def fairness(run: Simulation, group: str) -> tuple[float, dict[str, float]]:
         key = job.account if group == "account" else job.needs.gpus
         slow[key].append(max(1.0, (wait + job.run_s) / max(job.run_s, 60.0)))
         waits[key].append(wait)
-    return jain([statistics.mean(values) for values in slow.values()]), {str(key): quantile(waits[key], 0.5) for key in sorted(waits)}
+    return jain([statistics.mean(values) for values in slow.values()]), {str(key): percentile(waits[key], 0.5) for key in sorted(waits)}
 
 
 def print_simulation(run: Simulation, elapsed_s: float) -> None:
     """The cases of the simulation."""
     nodes = len(run.cluster.offers)
-    p99 = quantile(run.plans_ms, 0.99)
+    p99 = percentile(run.plans_ms, 0.99)
     report(
         "scheduler_sim",
         f"a plan, {nodes} nodes",
@@ -375,11 +346,11 @@ def print_simulation(run: Simulation, elapsed_s: float) -> None:
         ratio=1000.0 / p99,
         reach=1.0,
         aim=10.0,
-        p50_ms=round(quantile(run.plans_ms, 0.5), 2),
-        per_job_p50_ms=round(quantile(run.per_job_ms, 0.5), 3),
-        per_job_p99_ms=round(quantile(run.per_job_ms, 0.99), 3),
-        look_p50_ms=round(quantile(run.looks_ms, 0.5), 1),
-        look_p99_ms=round(quantile(run.looks_ms, 0.99), 1),
+        p50_ms=round(percentile(run.plans_ms, 0.5), 2),
+        per_job_p50_ms=round(percentile(run.per_job_ms, 0.5), 3),
+        per_job_p99_ms=round(percentile(run.per_job_ms, 0.99), 3),
+        look_p50_ms=round(percentile(run.looks_ms, 0.5), 1),
+        look_p99_ms=round(percentile(run.looks_ms, 0.99), 1),
         looks=len(run.looks_ms),
         rounds=len(run.plans_ms),
         jobs_ended=len(run.ended),
@@ -388,7 +359,7 @@ def print_simulation(run: Simulation, elapsed_s: float) -> None:
     )
     for group in ("account", "size"):
         index, waits = fairness(run, group)
-        shown = waits if group == "size" else {"median": quantile(list(waits.values()), 0.5), "most": max(waits.values(), default=0.0)}
+        shown = waits if group == "size" else {"median": percentile(list(waits.values()), 0.5), "most": max(waits.values(), default=0.0)}
         report(
             "scheduler_sim",
             f"fairness by {group}",
@@ -432,73 +403,17 @@ def print_simulation(run: Simulation, elapsed_s: float) -> None:
     )
 
 
-async def sql(embedded: EmbeddedServer, nodes: int) -> None:
-    """What the database answers to one round: the shortlist with its devices, and the whole market."""
-    await found(embedded)
-    owner = await asyncpg.connect(embedded.url())
-    filled_s = await fill(owner, nodes, devices=True)
-    await owner.close()
-    chance = random.Random(5)
-    engine = make_engine(embedded.url("qubix_controller"), pool_size=1)
-    times: dict[str, list[float]] = collections.defaultdict(list)
-    async with engine.connect() as connection:
-        store, capacity = PlacementStore(connection), CapacityStore(connection)
-        for jobs, rounds in ((1, 60), (100, 12)):
-            for _ in range(rounds):
-                wanted = [Wanted(UUID(int=n), chance.choice(KINDS), Qu(40_000), 1) for n in range(jobs)]
-                began = time.perf_counter()
-                offers = await store.offers(await store.shortlist(wanted, Rules()), Rules())
-                few = with_slots(offers, await capacity.uses([offer.node_id for offer in offers]))
-                times[f"shortlist for {jobs}"].append((time.perf_counter() - began) * 1000)
-                began = time.perf_counter()
-                make_plan([Waiting(job, UUID(int=1), None) for job in wanted], few, whole=False)
-                times[f"plan for {jobs}"].append((time.perf_counter() - began) * 1000)
-        for _ in range(5):
-            began = time.perf_counter()
-            with_slots(await store.offers(None, Rules()), await capacity.uses(None))
-            times["whole market"].append((time.perf_counter() - began) * 1000)
-        await connection.rollback()
-    await engine.dispose()
-    for case, mark in (("shortlist for 1", 50.0), ("shortlist for 100", 1000.0), ("whole market", 1000.0)):
-        p99 = quantile(times[case], 0.99)
-        plan = times.get(case.replace("shortlist", "plan"), [])
-        report(
-            "scheduler_sim",
-            f"sql: {case}, {nodes} nodes",
-            p99,
-            "ms p99",
-            against="mark",
-            against_value=mark,
-            ratio=mark / p99,
-            reach=1.0,
-            aim=5.0,
-            p50_ms=round(quantile(times[case], 0.5), 2),
-            **({"plan_p50_ms": round(quantile(plan, 0.5), 2)} if plan and "shortlist" in case else {}),
-            filled_s=round(filled_s, 1),
-        )
-
-
-def simulate(nodes: int, seconds: int, seed: int) -> None:
-    """Run the simulation and print its cases."""
-    began = time.perf_counter()
-    run = Simulation(nodes, seconds, seed)
-    run.run()
-    print_simulation(run, time.perf_counter() - began)
-
-
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, default=100_000)
     parser.add_argument("--seconds", type=int, default=300, help="simulated")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--sql-nodes", type=int, default=10_000, help="0: no database")
     options = parser.parse_args()
-    simulate(options.nodes, options.seconds, options.seed)
-    gc.collect()  # the simulated market is no part of a controller: to walk through it once more cost 0.9 s of a reading's time
-    if options.sql_nodes:
-        with server() as embedded:
-            uvloop.run(sql(embedded, options.sql_nodes))
+    began = time.perf_counter()
+    run = Simulation(options.nodes, options.seconds, options.seed)
+    run.run()
+    print_simulation(run, time.perf_counter() - began)
 
 
 if __name__ == "__main__":

@@ -90,19 +90,27 @@ class AttemptRun:
             await self._run(journal)
         except Exception as error:
             log.exception("attempt %s", self.attempt.id)
-            with contextlib.suppress(Exception):  # a disk that is full must not keep its end from being told
-                await self.tools.runner.stop(self.attempt.id)
-                if self._runner_asked:
-                    await asyncio.to_thread(self.tools.bury, self.attempt.id, self._started_at is not None)
-            try:
-                self._finish(journal, Exit.SANDBOX_FAILED, detail=f"{type(error).__name__}: {error}")
-            except Exception:  # not even its end could be written: it is named alive no more, so its lease runs out, and says it
-                log.exception("attempt %s", self.attempt.id)
+            for act in (self._put_away, partial(self._fail, journal, error)):  # each, though the other may fail: the disk may be full
+                try:
+                    await act()
+                except Exception:
+                    log.exception("attempt %s", self.attempt.id)
         shutil.rmtree(self.tools.home.work / str(self.attempt.id), ignore_errors=True)
         pause_s = 0.005
         while not all(map(self.tools.home.device_free, self.attempt.devices)):
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, 0.5)
+
+    async def _put_away(self) -> None:
+        """End what runs, and remove what is left of it."""
+        await self.tools.runner.stop(self.attempt.id)
+        if self._runner_asked:
+            # What has started does not start again: no mark against it needs to stay.
+            await asyncio.to_thread(self.tools.bury, self.attempt.id, self._started_at is not None)
+
+    async def _fail(self, journal: Journal, error: Exception) -> None:
+        """Say its end. If not even that can be written, it is named alive no more, so its lease runs out, and says it."""
+        self._finish(journal, Exit.SANDBOX_FAILED, detail=f"{type(error).__name__}: {error}")
 
     async def stop(self, reason: str) -> None:
         """End it; `run` then reports what it was (unless silenced) and returns."""

@@ -316,7 +316,6 @@ class AgentClient:
                 await run.stop("stopped before its start")
             await run.run()
         except Exception:
-            # Not even its end could be written: it is over and named alive no more, so its lease runs out, and says it.
             log.exception("attempt %s", attempt.id)
         finally:
             del self._runs[key]

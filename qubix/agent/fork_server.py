@@ -113,8 +113,8 @@ class _Child:
         if self.pidfd is None:
             return
         loop, over, descriptor = asyncio.get_running_loop(), asyncio.Event(), os.dup(self.pidfd)  # its own may be closed meanwhile
-        loop.add_reader(descriptor, over.set)
         try:
+            loop.add_reader(descriptor, over.set)
             async with asyncio.timeout(END_TIMEOUT_S):
                 await over.wait()
         finally:

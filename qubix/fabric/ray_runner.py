@@ -140,7 +140,7 @@ class RayRunner:
         self._host: Host | None = None
         self._hosting: asyncio.Task[Host] | None = None
         self._kills: set[asyncio.Future[bool]] = set()
-        self._threads = ThreadPoolExecutor(4, "placement-groups")
+        self._groups = ThreadPoolExecutor(4, "placement-groups")
         self._stops = ThreadPoolExecutor(STOPS_AT_ONCE, "stops")
 
     async def start(self, request: RunRequest) -> AsyncIterator[RunnerEvent]:
@@ -184,7 +184,7 @@ class RayRunner:
         running.stopping = True
         with contextlib.suppress(Exception):
             async with running.marking:
-                await self._stopped(stop_sandbox, running.request.spec.base, attempt, grace_s)
+                await self._apart(self._stops, stop_sandbox, running.request.spec.base, attempt, grace_s)
         if await self._over(attempt):
             return
         log.warning("attempt %s did not end when its sandbox was stopped; killing its process", attempt)
@@ -214,7 +214,7 @@ class RayRunner:
                         pass
             with contextlib.suppress(Exception):
                 async with running.marking:
-                    await self._stopped(bury_sandbox, running.request.spec.base, running.request.attempt)
+                    await self._apart(self._stops, bury_sandbox, running.request.spec.base, running.request.attempt)
 
     async def warm(self) -> None:
         try:
@@ -252,7 +252,7 @@ class RayRunner:
             yield
             return
         bundle = {"GPU": float(count), **{name: amount * count for name, amount in self._per_gpu.items()}}
-        group = await self._apart(placement_group, [bundle], "STRICT_PACK", bundle_label_selector=[{_NODE_LABEL: self._node}])
+        group = await self._apart(self._groups, placement_group, [bundle], "STRICT_PACK", bundle_label_selector=[{_NODE_LABEL: self._node}])
         try:
             try:
                 async with asyncio.timeout(self._start_timeout_s):
@@ -262,14 +262,12 @@ class RayRunner:
             yield
         finally:
             with contextlib.suppress(Exception):
-                await asyncio.shield(self._apart(remove_placement_group, group))
+                await asyncio.shield(self._apart(self._groups, remove_placement_group, group))
 
-    def _stopped(self, call: Any, *arguments: Any) -> asyncio.Future[None]:
-        return asyncio.get_running_loop().run_in_executor(self._stops, call, *arguments)
-
-    def _apart(self, call: Any, *arguments: Any, **named: Any) -> Any:
-        """A call that blocks until the GCS has answered, on a thread of this runner's own."""
-        return asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *arguments, **named))
+    @staticmethod
+    def _apart(threads: ThreadPoolExecutor, call: Any, *arguments: Any, **named: Any) -> Any:
+        """A call that blocks, on threads of this runner's own."""
+        return asyncio.get_running_loop().run_in_executor(threads, partial(call, *arguments, **named))
 
     async def _events(self, stream: Any, running: _Running) -> AsyncIterator[SandboxEvent]:
         patience: float | None = self._start_timeout_s

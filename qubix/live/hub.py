@@ -109,6 +109,8 @@ class Board:
         if ring is None:
             ring = self._rings[topic, message.subject] = collections.deque(maxlen=kept)
             self._by_topic.setdefault(topic, {})[message.subject] = ring
+        if message.type is EventType.JOB_PROGRESS and ring and ring[-1].at > message.at:
+            return  # of a replica that was slow to say it
         ring.append(message)
         self._rings.move_to_end((topic, message.subject))
         while len(self._rings) > SUBJECTS_MAX or self._oldest().at < message.at - RING_KEEP_S:

@@ -20,7 +20,7 @@ router = APIRouter(prefix="/api/providers", tags=["providers"], responses=PROBLE
 
 
 class JoinTokenRequest(Body):
-    """The provider's name, where the account is none yet; without one it is called `provider-` and six digits."""
+    """The provider's name, where the account is none yet; without one it is called `provider-` and six hexadecimal digits."""
 
     name: str | None = Field(None, min_length=1, max_length=100)
 

@@ -88,12 +88,14 @@ def test_a_web_layer_that_is_frozen_beyond_every_lease_costs_no_job_and_no_provi
     job_id = under_way(consumer, steps=40)
     replicas = whole.ray_processes("ServeReplica")
     assert replicas
-    for process in replicas:
-        process.suspend()
-    time.sleep(WEB_FROZEN_S)
-    for process in replicas:
-        with contextlib.suppress(psutil.NoSuchProcess):  # Serve may have replaced it
-            process.resume()
+    try:
+        for process in replicas:
+            process.suspend()
+        time.sleep(WEB_FROZEN_S)
+    finally:
+        for process in replicas:
+            with contextlib.suppress(psutil.NoSuchProcess):  # Serve may have replaced it
+                process.resume()
     deadline = time.monotonic() + 60
     while True:
         try:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from uuid import UUID, uuid4
 
 import pytest
 
-from qubix.agent import attempts, client, spool
-from qubix.agent.client import AgentClient, ClientSettings
-from qubix.agent.devices import DeclaredDevices, DeviceSource, NvmlDevices
-from qubix.agent.home import AgentConfig, Home, lock_devices
+from qubix.agent import attempts
+from qubix.agent.client import ClientSettings
+from qubix.agent.home import lock_devices
 from qubix.agent.protocol import (
     Ack,
     Artefact,
@@ -35,90 +28,9 @@ from qubix.agent.protocol import (
     Status,
     Stop,
 )
-from qubix.agent.runner import RunnerEvent, RunRequest
 from qubix.agent.spool import Spool
-from qubix.sandbox.spec import Program
-from tests.fakes.nvml import Card, RecordedNvml
-from tests.fakes.platform import FakePlatform, FakeTransfer, desired_attempt
-from tests.fakes.runner import FakeRunner, fake_program
-
-GPU = DeclaredDevices(["RTX_4090:24GB:2"], "w1").devices()[0].uuid
-
-
-@dataclass
-class FakeContainment:
-    """A sandbox that works, or says why not."""
-
-    answer: dict[str, str] = field(default_factory=lambda: {"ok": "yes", "limits": "rlimits"})
-    cleaned: int = 0
-    buried: list[UUID] = field(default_factory=list)
-    full: bool = False
-
-    def probe(self) -> dict[str, str]:
-        return self.answer
-
-    def clean(self) -> None:
-        self.cleaned += 1
-
-    def bury(self, attempt: UUID, gone: bool) -> None:
-        self.buried.append(attempt)
-        if self.full:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    def locate(self, kind: str) -> Program:
-        return fake_program(kind)
-
-
-class World:
-    """One node and its platform."""
-
-    def __init__(self, folder: Path) -> None:
-        self.home = Home(folder)
-        self.node = uuid4()
-        self.platform = FakePlatform(self.node, self.home.public_key_hex())
-        self.runner, self.transfer, self.containment = FakeRunner(2), FakeTransfer(), FakeContainment()
-        self.settings = ClientSettings(fence_after_s=60.0, death_grace_s=0.05, resend_s=0.5, metrics_s=0.05, device_hold_s=0.2)
-        self.devices: DeviceSource = DeclaredDevices(["RTX_4090:24GB:2"], "w1")
-        self._agent: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Start the agent."""
-        config = AgentConfig(server_url=f"http://127.0.0.1:{self.platform.port}", node_id=self.node, provider_id=uuid4(), worker_id="w1")
-        client = AgentClient(
-            self.home,
-            config,
-            runner=self.runner,
-            devices=self.devices,
-            containment=self.containment,
-            transfer=self.transfer,
-            settings=self.settings,
-        )
-        self._agent = asyncio.ensure_future(client.run())
-
-    async def stop(self) -> None:
-        """End the agent as a crash would: nothing is said, everything in memory is gone."""
-        if self._agent is not None:
-            self._agent.cancel()
-            await asyncio.gather(self._agent, return_exceptions=True)
-            self._agent = None
-
-    async def idle(self) -> None:
-        """Wait for a status, from now on, of a node on which nothing lives."""
-        known = len(self.platform.of(Status))
-        await self.platform.until(lambda: any(s.alive == () for s in self.platform.of(Status)[known:]))
-
-    async def online(self) -> None:
-        """Start, and wait for the session."""
-        self.start()
-        await self.platform.until(lambda: self.platform.of(Status))
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    made = World(tmp_path)
-    async with made.platform.serving():
-        yield made
-        await made.stop()
+from tests.fakes.platform import desired_attempt
+from tests.integration.agent.conftest import GPU, World
 
 
 async def test_a_job_runs_and_everything_it_made_arrives_bytes_first(world: World) -> None:
@@ -446,110 +358,3 @@ async def test_a_status_carries_a_growing_number_and_the_generation_seen(world: 
     await world.platform.until(lambda: world.platform.of(Status)[-1].generation == 1)
     numbers = [s.seq for s in world.platform.of(Status)]
     assert numbers == sorted(set(numbers))
-
-
-def disk_full(monkeypatch: pytest.MonkeyPatch, *, set_aside: bool) -> None:
-    """From now on a journal takes its first line and nothing more, unless what it set aside is given up."""
-    real = spool._append
-
-    def append(fd: int, data: memoryview) -> int:
-        folder = Path(os.readlink(f"/proc/self/fd/{fd}")).parent
-        if os.fstat(fd).st_size and ((folder / "aside").exists() or not set_aside):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(fd, data)
-
-    monkeypatch.setattr(spool, "_append", append)
-
-
-async def test_a_full_disk_ends_an_attempt_as_the_nodes_failure(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    disk_full(monkeypatch, set_aside=True)
-    world.containment.full = True
-    await world.online()
-    await world.platform.want(desired_attempt("sleep", GPU))
-    await world.platform.until(lambda: world.platform.of(Finished))
-    ended = world.platform.of(Finished)[0]
-    assert (ended.exit, "No space left" in ended.detail) == (Exit.SANDBOX_FAILED, True)
-    assert not world.runner.busy()
-    assert world.containment.buried == [ended.attempt]
-    await world.idle()
-    assert list(world.home.work.iterdir()) == []
-
-
-async def test_an_attempt_whose_end_cannot_be_written_is_over_and_its_lease_runs_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    disk_full(monkeypatch, set_aside=False)
-    await world.online()
-    await world.platform.want(desired_attempt("sleep", GPU))
-    await world.platform.until(lambda: world.runner.started)
-    await world.platform.want()
-    await world.idle()
-    assert not world.runner.busy()
-    assert world.platform.of(Finished) == []
-
-
-async def test_a_node_whose_disk_is_nearly_full_declines(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "DISK_FREE_MIN_BYTES", 1 << 62)
-    await world.online()
-    await world.platform.want(desired_attempt("hello", GPU))
-    await world.platform.until(lambda: world.platform.of(Decline))
-    assert world.platform.of(Decline)[0].reason.startswith("disk_full: ")
-
-
-async def test_a_device_that_fell_off_the_bus_is_declined_and_what_ran_on_it_failed_by_the_node(world: World) -> None:
-    nvml = RecordedNvml(Card("GPU-aaa", "NVIDIA GeForce RTX 4090", 24 << 30, used=0))
-    world.devices = NvmlDevices(nvml)
-    world.runner.script = lambda request: "fail"
-    play = world.runner._play
-
-    async def failing(request: RunRequest) -> AsyncIterator[RunnerEvent]:
-        nvml.cards[0].on_the_bus = False
-        async for event in play(request):
-            yield event
-
-    world.runner._play = failing  # type: ignore[method-assign]
-    await world.online()
-    await world.platform.want(desired_attempt("fail", "GPU-aaa"))
-    await world.platform.until(lambda: world.platform.of(Finished))
-    ended = world.platform.of(Finished)[0]
-    assert (ended.exit, ended.detail) == (Exit.SANDBOX_FAILED, "the device GPU-aaa failed while the job ran")
-    await world.platform.want(desired_attempt("hello", "GPU-aaa"))
-    await world.platform.until(lambda: world.platform.of(Decline))
-    assert world.platform.of(Decline)[0].reason.startswith("device_lost: ")
-
-
-async def test_a_device_that_fell_off_the_bus_is_offered_no_more_until_it_answers_again(world: World) -> None:
-    nvml = RecordedNvml(
-        Card("GPU-aaa", "NVIDIA GeForce RTX 4090", 24 << 30, used=0), Card("GPU-bbb", "NVIDIA GeForce RTX 4090", 24 << 30, used=0)
-    )
-    world.devices = NvmlDevices(nvml)
-    await world.online()
-    await world.platform.want(desired_attempt("sleep", "GPU-bbb"))
-    await world.platform.until(lambda: world.runner.started)
-
-    def shown() -> list[str]:
-        return [device.uuid for device in world.platform.hellos[-1].facts.devices]
-
-    nvml.cards[0].on_the_bus = False
-    await world.platform.until(lambda: shown() == ["GPU-bbb"])
-    nvml.cards[0].on_the_bus = True
-    await world.platform.until(lambda: shown() == ["GPU-aaa", "GPU-bbb"])
-    assert world.runner.busy()  # what runs on another device runs on
-
-
-async def test_a_device_that_answers_now_and_then_disturbs_nothing_else(world: World) -> None:
-    cards = [Card(f"GPU-{name}", "NVIDIA GeForce RTX 4090", 24 << 30, used=0) for name in ("aaa", "bbb")]
-    world.devices = NvmlDevices(RecordedNvml(*cards))
-    asked = 0
-
-    def unsteady(uuid: str) -> bool:
-        nonlocal asked
-        asked += uuid == "GPU-aaa"
-        return uuid == "GPU-aaa" and asked % 3 != 0
-
-    world.devices.lost = unsteady  # type: ignore[method-assign]
-    await world.online()
-    await world.platform.want(desired_attempt("sleep", "GPU-bbb"))
-    await world.platform.until(lambda: world.runner.started)
-    before = asked
-    await world.platform.until(lambda: asked > before + 20)
-    assert len(world.platform.hellos) == 1
-    assert world.platform.of(Status)[-1].alive

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from benchmarks._processes import role_of
-from benchmarks._report import report
-from benchmarks.jobs import Start, at_once_max, order_of, overtaken_max, percentile
+from benchmarks._report import percentile, report
+from benchmarks.jobs import Start, at_once_max, order_of, overtaken_max
 from benchmarks.upload import blocks, sha256_of
 
 
