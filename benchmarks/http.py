@@ -44,7 +44,7 @@ class Market:
         self._measured_at = 0.0
 
     def _resources(self) -> Resources:
-        return open_resources(Settings(), url=self._url, pool_size=4)
+        return open_resources(Settings(), url=self._url)
 
     async def fill(self) -> None:
         """Join the machines."""

@@ -51,7 +51,7 @@ from qubix.market.search import OfferSearch
 from qubix.market.service import MarketService
 from qubix.market.store import MarketStore
 from qubix.postgres import leader
-from qubix.postgres.engine import Listener, Wakes, dispose, make_engine, read_url_file
+from qubix.postgres.engine import POOL_SIZE, Listener, Wakes, dispose, make_engine, read_url_file
 from qubix.postgres.outbox import Outbox
 from qubix.providers.service import ProvidersService
 from qubix.providers.store import ProvidersStore
@@ -143,7 +143,7 @@ class Resources:
 
 
 def open_resources(
-    settings: Settings, *, url: str | None = None, clock: Clock | None = None, hub: Any = None, pool_size: int = 10
+    settings: Settings, *, url: str | None = None, clock: Clock | None = None, hub: Any = None, pool_size: int = POOL_SIZE
 ) -> Resources:
     """Resources for this process's database role.
 

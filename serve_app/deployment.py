@@ -31,7 +31,6 @@ APPLICATION: Final = "qubix"
 HEAD_RESOURCE: Final = "qubix_head"
 ONGOING_MAX: Final = 20_000
 """At least the sockets per replica: a WebSocket is one ongoing request."""
-POOL_SIZE: Final = 10
 MESSAGES_WAITING_MAX: Final = 4
 """Pieces of a body (what uvicorn has when it is asked: 64 to 320 KiB), or frames of a socket, that wait for the application."""
 READY_TIMEOUT_S: Final = 150.0
@@ -41,7 +40,7 @@ GRACEFUL_S: Final = 5.0
 def _resources() -> Resources:
     settings = Settings()
     observability.configure(level=settings.log_level)
-    return open_resources(settings, hub=_hub(settings), pool_size=POOL_SIZE)
+    return open_resources(settings, hub=_hub(settings))
 
 
 def _hub(settings: Settings) -> Any:

@@ -465,8 +465,12 @@ CREATE FUNCTION public.offers_follow_devices() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
+DECLARE due uuid[] := nullif(current_setting('qubix.offers_due', true), '')::uuid[];
 BEGIN
-  PERFORM refresh_offers(ARRAY(SELECT DISTINCT d.node_id FROM changed c JOIN devices d ON d.id = c.device_id));
+  IF due IS NOT NULL THEN  -- the first row's trigger does it for all
+    PERFORM set_config('qubix.offers_due', '', true);
+    PERFORM refresh_offers(due);
+  END IF;
   RETURN NULL;
 END $$;
 CREATE FUNCTION public.offers_follow_node() RETURNS trigger
@@ -484,6 +488,15 @@ CREATE FUNCTION public.offers_follow_reputation() RETURNS trigger
     SET search_path TO 'public', 'pg_temp'
     AS $$
 BEGIN INSERT INTO reputations_due (provider_id) VALUES (NEW.id); RETURN NULL; END $$;
+CREATE FUNCTION public.offers_note_devices() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+  PERFORM set_config('qubix.offers_due', (noted || ARRAY(SELECT DISTINCT d.node_id FROM changed c JOIN devices d ON d.id = c.device_id))::text, true)
+  FROM coalesce(nullif(current_setting('qubix.offers_due', true), '')::uuid[], '{}') AS noted;
+  RETURN NULL;
+END $$;
 CREATE FUNCTION public.offers_stay_fresh() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
@@ -2246,9 +2259,9 @@ CREATE TRIGGER holds_keep BEFORE DELETE OR UPDATE OF id, account_id, asset, amou
 CREATE TRIGGER holds_keep_all BEFORE TRUNCATE ON public.holds FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER holds_keep_ended BEFORE UPDATE ON public.holds FOR EACH ROW WHEN ((old.state <> 'OPEN'::text)) EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER job_moves BEFORE UPDATE ON public.jobs FOR EACH ROW EXECUTE FUNCTION public.job_moves();
-CREATE TRIGGER leases_ended AFTER DELETE ON public.device_leases REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.offers_follow_devices();
-CREATE TRIGGER leases_moved AFTER UPDATE ON public.device_leases REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.offers_follow_devices();
-CREATE TRIGGER leases_taken AFTER INSERT ON public.device_leases REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.offers_follow_devices();
+CREATE TRIGGER leases_ended AFTER DELETE ON public.device_leases REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.offers_note_devices();
+CREATE CONSTRAINT TRIGGER leases_settled AFTER INSERT OR DELETE ON public.device_leases DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.offers_follow_devices();
+CREATE TRIGGER leases_taken AFTER INSERT ON public.device_leases REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.offers_note_devices();
 CREATE TRIGGER ledger_network_keep BEFORE DELETE OR UPDATE ON public.ledger_network FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER ledger_network_keep_all BEFORE TRUNCATE ON public.ledger_network FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER lost_verdicts_keep BEFORE DELETE OR UPDATE OF tx_id ON public.lost_verdicts FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
@@ -2265,8 +2278,9 @@ CREATE TRIGGER payments_keep_all BEFORE TRUNCATE ON public.payments FOR EACH STA
 CREATE TRIGGER payments_keep_ended BEFORE UPDATE ON public.payments FOR EACH ROW WHEN ((old.ended_at IS NOT NULL)) EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER providers_changed AFTER UPDATE ON public.providers FOR EACH ROW WHEN ((old.name IS DISTINCT FROM new.name)) EXECUTE FUNCTION public.offers_follow_provider();
 CREATE TRIGGER providers_judged AFTER UPDATE ON public.providers FOR EACH ROW WHEN ((old.attempts_ended <> new.attempts_ended)) EXECUTE FUNCTION public.offers_follow_reputation();
-CREATE TRIGGER quarantines_begun AFTER INSERT ON public.device_quarantines REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.offers_follow_devices();
-CREATE TRIGGER quarantines_ended AFTER DELETE ON public.device_quarantines REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.offers_follow_devices();
+CREATE TRIGGER quarantines_begun AFTER INSERT ON public.device_quarantines REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.offers_note_devices();
+CREATE TRIGGER quarantines_ended AFTER DELETE ON public.device_quarantines REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.offers_note_devices();
+CREATE CONSTRAINT TRIGGER quarantines_settled AFTER INSERT OR DELETE ON public.device_quarantines DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.offers_follow_devices();
 CREATE TRIGGER rulings_keep BEFORE DELETE OR UPDATE ON public.rulings FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER rulings_keep_all BEFORE TRUNCATE ON public.rulings FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
 CREATE TRIGGER signer_keys_keep BEFORE DELETE OR UPDATE OF identity ON public.signer_keys FOR EACH ROW EXECUTE FUNCTION public.refuse_change();
@@ -2463,6 +2477,7 @@ REVOKE ALL ON FUNCTION public.offers_follow_devices() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.offers_follow_node() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.offers_follow_provider() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.offers_follow_reputation() FROM PUBLIC;
+REVOKE ALL ON FUNCTION public.offers_note_devices() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.offers_stay_fresh() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.open_escrow(p_escrow uuid, p_user uuid, p_asset smallint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.open_escrow(p_escrow uuid, p_user uuid, p_asset smallint) TO qubix_web;

@@ -39,27 +39,33 @@ device_quarantines = sa.Table(
 )
 declare_sql(__file__, "grants.sql", order=40)
 
-# One statement takes n free devices of one node and model, in the order of their ids (two takers then queue, they do not
-# deadlock). A device that was taken a moment ago is skipped by ON CONFLICT; the caller counts and gives back if too few.
-_TAKE: Final = sa.text("""
+# A device that another transaction is just taking is passed over: the exclusion constraint would wait for the end of
+# that transaction. So who takes a device locks it first, by an advisory lock (every heartbeat writes the device's row). One that was
+# taken a moment ago is skipped by ON CONFLICT; the caller counts and gives back if too few.
+_UNTAKEN: Final = "pg_try_advisory_xact_lock(hashtextextended('device/' || d.id, 0))"
+_TAKE: Final = sa.text(f"""
 INSERT INTO device_leases (device_id, purpose, holder_id, during)
 SELECT d.id, :purpose, :holder, tstzrange(clock_timestamp(), clock_timestamp() + make_interval(secs => :ttl_s))
-FROM devices d
-WHERE d.node_id = :node AND d.model = :model AND d.vram_bytes >= :vram_bytes AND d.usable
-  AND NOT EXISTS (SELECT FROM device_quarantines q WHERE q.device_id = d.id)
-  AND NOT EXISTS (SELECT FROM device_leases l WHERE l.device_id = d.id
-                  AND l.during && tstzrange(clock_timestamp(), clock_timestamp() + make_interval(secs => :ttl_s)))
-ORDER BY d.id LIMIT :gpus
+FROM (
+  SELECT d.id FROM devices d
+  WHERE d.node_id = :node AND d.model = :model AND d.vram_bytes >= :vram_bytes AND d.usable
+    AND NOT EXISTS (SELECT FROM device_quarantines q WHERE q.device_id = d.id)
+    AND NOT EXISTS (SELECT FROM device_leases l WHERE l.device_id = d.id
+                    AND l.during && tstzrange(clock_timestamp(), clock_timestamp() + make_interval(secs => :ttl_s)))
+  ORDER BY d.id OFFSET 0) AS d  -- OFFSET: found and ordered before the first of them is locked
+WHERE {_UNTAKEN} LIMIT :gpus
 ON CONFLICT DO NOTHING RETURNING device_id
-""")
+""")  # noqa: S608  (a constant)
 
-_TAKE_THESE: Final = sa.text("""
+_TAKE_THESE: Final = sa.text(f"""
 INSERT INTO device_leases (device_id, purpose, holder_id, during)
-SELECT d, :purpose, :holder, tstzrange(clock_timestamp(), clock_timestamp() + make_interval(secs => :ttl_s))
-FROM unnest(cast(:devices AS bigint[])) AS d
-WHERE NOT EXISTS (SELECT FROM device_quarantines q WHERE q.device_id = d)
-ORDER BY d ON CONFLICT DO NOTHING RETURNING device_id
-""")
+SELECT d.id, :purpose, :holder, tstzrange(clock_timestamp(), clock_timestamp() + make_interval(secs => :ttl_s))
+FROM (
+  SELECT d AS id FROM unnest(cast(:devices AS bigint[])) AS d
+  WHERE NOT EXISTS (SELECT FROM device_quarantines q WHERE q.device_id = d) ORDER BY d OFFSET 0) AS d
+WHERE {_UNTAKEN}
+ON CONFLICT DO NOTHING RETURNING device_id
+""")  # noqa: S608  (a constant)
 
 # A lease that ended before this moment no longer counts; it lies there until the sweeper removes it.
 _USES: Final = sa.text("""

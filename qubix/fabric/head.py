@@ -148,10 +148,10 @@ def launch_head(
     own = {"TMPDIR": str(temporary_folder(folder))}
     connections = {"RAY_SERVE_HAPROXY_MAXCONN": str(connections_max(raise_limit()))}
     ingress = {**connections, **_proxy_environment(proxy, *proxy_ports), **ingress_environment(proxy)}
-    environment = ray_environment(token_path, {**_FEATURES, **own, **ingress, **extra_environment})
-    where = HeadAddress(
-        f"{host}:{gcs}", f"http://127.0.0.1:{dashboard}", str(token_path), str(folder / "r"), gcs, dashboard, client, *proxy_ports[:3]
-    )
+    dashboard_url = f"http://127.0.0.1:{dashboard}"
+    asked = {"QUBIX_RAY_DASHBOARD_URL": dashboard_url}  # by the replicas' /health/ready
+    environment = ray_environment(token_path, {**_FEATURES, **own, **ingress, **asked, **extra_environment})
+    where = HeadAddress(f"{host}:{gcs}", dashboard_url, str(token_path), str(folder / "r"), gcs, dashboard, client, *proxy_ports[:3])
     process = RayProcess(
         [
             "--head",

@@ -29,9 +29,12 @@ UPDATE jobs SET state = 'PENDING', pending_at = clock_timestamp(), wait_until = 
 WHERE id = :id RETURNING *
 """)
 
-# A touch restarts the day after which a blob that nobody refers to is removed, and locks it for the reference to come.
+# A touch restarts the day after which a blob that nobody refers to is removed, and locks it for the reference to come. One that was
+# touched within the hour is only locked, and not alone: a hundred jobs with the same script must not wait for each other.
 _KEEP_BLOB: Final = sa.text("""
-INSERT INTO blobs (sha256, size) VALUES (:sha256, :size)
+WITH touched AS (
+  SELECT b.sha256 FROM blobs b WHERE b.sha256 = :sha256 AND b.unreferenced_since > clock_timestamp() - interval '1 hour' FOR KEY SHARE)
+INSERT INTO blobs (sha256, size) SELECT cast(:sha256 AS text), cast(:size AS bigint) WHERE NOT EXISTS (SELECT FROM touched)
 ON CONFLICT (sha256) DO UPDATE SET unreferenced_since = clock_timestamp()
 """)
 

@@ -94,22 +94,37 @@ BEGIN
   RETURN coalesce(cardinality(due), 0) + went_stale;
 END $$;
 
-CREATE FUNCTION offers_follow_devices() RETURNS trigger
+-- Leases and quarantines: which nodes they are of is noted at once, their offers are brought up to date when the transaction commits. An
+-- offer's row is the meeting place of all who want a device of the node: locked at the lease, it would let only one of them make a job at a time.
+CREATE FUNCTION offers_note_devices() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
-  PERFORM refresh_offers(ARRAY(SELECT DISTINCT d.node_id FROM changed c JOIN devices d ON d.id = c.device_id));
+  PERFORM set_config('qubix.offers_due', (noted || ARRAY(SELECT DISTINCT d.node_id FROM changed c JOIN devices d ON d.id = c.device_id))::text, true)
+  FROM coalesce(nullif(current_setting('qubix.offers_due', true), '')::uuid[], '{}') AS noted;
+  RETURN NULL;
+END $$;
+CREATE FUNCTION offers_follow_devices() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE due uuid[] := nullif(current_setting('qubix.offers_due', true), '')::uuid[];
+BEGIN
+  IF due IS NOT NULL THEN  -- the first row's trigger does it for all
+    PERFORM set_config('qubix.offers_due', '', true);
+    PERFORM refresh_offers(due);
+  END IF;
   RETURN NULL;
 END $$;
 CREATE TRIGGER leases_taken AFTER INSERT ON device_leases REFERENCING NEW TABLE AS changed
-FOR EACH STATEMENT EXECUTE FUNCTION offers_follow_devices();
-CREATE TRIGGER leases_moved AFTER UPDATE ON device_leases REFERENCING NEW TABLE AS changed
-FOR EACH STATEMENT EXECUTE FUNCTION offers_follow_devices();
+FOR EACH STATEMENT EXECUTE FUNCTION offers_note_devices();
 CREATE TRIGGER leases_ended AFTER DELETE ON device_leases REFERENCING OLD TABLE AS changed
-FOR EACH STATEMENT EXECUTE FUNCTION offers_follow_devices();
+FOR EACH STATEMENT EXECUTE FUNCTION offers_note_devices();
 CREATE TRIGGER quarantines_begun AFTER INSERT ON device_quarantines REFERENCING NEW TABLE AS changed
-FOR EACH STATEMENT EXECUTE FUNCTION offers_follow_devices();
+FOR EACH STATEMENT EXECUTE FUNCTION offers_note_devices();
 CREATE TRIGGER quarantines_ended AFTER DELETE ON device_quarantines REFERENCING OLD TABLE AS changed
-FOR EACH STATEMENT EXECUTE FUNCTION offers_follow_devices();
+FOR EACH STATEMENT EXECUTE FUNCTION offers_note_devices();
+CREATE CONSTRAINT TRIGGER leases_settled AFTER INSERT OR DELETE ON device_leases DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW EXECUTE FUNCTION offers_follow_devices();
+CREATE CONSTRAINT TRIGGER quarantines_settled AFTER INSERT OR DELETE ON device_quarantines DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW EXECUTE FUNCTION offers_follow_devices();
 
 CREATE FUNCTION offers_follow_node() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -154,8 +169,8 @@ WHEN (OLD.attempts_ended <> NEW.attempts_ended)
 EXECUTE FUNCTION offers_follow_reputation();
 INSERT INTO offers_walk (after) VALUES ('00000000-0000-0000-0000-000000000000');
 
-REVOKE ALL ON FUNCTION node_window, offer_live, refresh_offers, refresh_due_offers, offers_follow_devices, offers_follow_node, offers_stay_fresh,
-  offers_follow_device, offers_follow_provider, offers_follow_reputation FROM PUBLIC;
+REVOKE ALL ON FUNCTION node_window, offer_live, refresh_offers, refresh_due_offers, offers_note_devices, offers_follow_devices, offers_follow_node,
+  offers_stay_fresh, offers_follow_device, offers_follow_provider, offers_follow_reputation FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION node_window, offer_live, refresh_offers, refresh_due_offers TO qubix_web, qubix_controller;
 GRANT SELECT, INSERT, UPDATE ON offers, quotes TO qubix_web;
 GRANT SELECT ON offers TO qubix_controller;

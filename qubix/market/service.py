@@ -173,7 +173,7 @@ class MarketService:
         if price_max is not None and needs.price_max is None:
             needs = dataclasses.replace(needs, price_max=price_max)
         terms(1, needs.gpus, duration_max_s, budget=budget)
-        await self._store.lock_user(user_id, offer_id)
+        await self._store.lock_user(user_id)
         for old in await self._store.expire_open(user_id):
             await self._leases.release(old)
         offers = await self._store.offers()

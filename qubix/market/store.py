@@ -22,13 +22,15 @@ _UUIDS: Final = pg.ARRAY(pg.UUID(as_uuid=True))
 OFFERS_MAX: Final = 10_000
 """How many offers a quote or a group-by looks at."""
 
-# Offers as they are at this moment: what time alone changes is judged here, not taken from the row.
+# Offers as they are at this moment: what time alone changes is judged here, not taken from the row; nor is what this transaction has
+# leased or released (market.sql, offers_note_devices).
 _OFFERS: Final = """
 SELECT o.id, o.node_id, o.provider_id, o.provider, o.model, o.gpus, live.gpus_free, o.vram_bytes, o.price_per_hour, o.region, o.cpu_model, o.cpu_cores,
     o.ram_bytes, o.tflops, o.reliability, o.attempts, o.verified, o.detected_by,
     CASE WHEN o.status <> 'available' THEN o.status WHEN o.fresh_until <= now() THEN 'stale' WHEN live.gpus_free = 0 THEN 'busy' ELSE 'available' END AS status
 FROM offers o, LATERAL (SELECT
-    CASE WHEN o.recount_at <= now() THEN (SELECT l.gpus_free FROM offer_live(o.node_id, o.model) AS l) ELSE o.gpus_free END AS gpus_free) live
+    CASE WHEN o.recount_at <= now() OR o.node_id = ANY ((SELECT nullif(current_setting('qubix.offers_due', true), '')::uuid[])::uuid[])
+      THEN (SELECT l.gpus_free FROM offer_live(o.node_id, o.model) AS l) ELSE o.gpus_free END AS gpus_free) live
 """
 _QUOTE: Final = sa.text("""
 INSERT INTO quotes (id, user_id, offer_id, gpus, device_ids, price_per_hour, rate_max, ceiling, duration_max_s, expires_at)
@@ -119,18 +121,11 @@ class MarketStore:
 
     # -- quotes --
 
-    async def lock_user(self, user_id: UUID, offer_id: UUID | None) -> None:
-        """Serialise a user's quotes, and lock the old and the new offer in the order of their ids: two users who swap offers
-        would deadlock otherwise."""
+    async def lock_user(self, user_id: UUID) -> None:
+        """Serialise a user's quotes."""
         await self._connection.execute(
             sa.text("SELECT pg_advisory_xact_lock(hashtextextended('quote' || :user, 0))"), {"user": str(user_id)}
         )
-        if offer_id is not None:
-            await self._connection.execute(
-                sa.text("""SELECT FROM offers WHERE id = :offer OR id IN (SELECT offer_id FROM quotes WHERE user_id = :user AND state = 'open')
-                           ORDER BY id FOR NO KEY UPDATE"""),
-                {"offer": offer_id, "user": user_id},
-            )
 
     async def expire_open(self, user_id: UUID) -> list[UUID]:
         """End the user's open quotes. Returns their ids; their leases are the caller's to release."""

@@ -15,7 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from qubix.kernel.errors import Invalid
 from qubix.kernel.tasks import end
 
-POOL_SIZE = 10
+POOL_SIZE: Final = 10
+"""Connections that stay open once a peak has opened them; twice as many at the most. Each costs PostgreSQL a process of 12 to 15 MB; but a
+new one asks the server what its types are before it is of use, so a peak had better not open and close them all the time."""
 POOL_TIMEOUT_S = 10
 POOL_RECYCLE_S: Final = 900
 """A connection is replaced after this long: PostgreSQL's process and our driver keep what they learned of every table and statement for

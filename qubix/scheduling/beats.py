@@ -76,6 +76,10 @@ class BeatsService:
             answered |= await self._take(fresh)
         return [answered.get(node) for node, _ in beats]
 
+    async def lock(self, node_id: UUID) -> None:
+        """Lock the node, for beats that come among frames of its attempts."""
+        await self._store.lock([node_id])
+
     async def _take(self, beats: Sequence[tuple[BeatingNode, Beat]]) -> dict[UUID, Received]:
         await self._store.note([(node.id, beat) for node, beat in beats])
         statuses = [(node, beat) for node, beat in beats if isinstance(beat, Status)]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from qubix.cli import runfile, up
@@ -101,6 +102,8 @@ def test_p_a05_started_again_on_the_same_data_everything_is_there(machine: Machi
     assert second.returncode == 1
     assert "already" in second.stderr
     assert machine.told("status", "--data-dir", str(machine.data_dir))["ready"]
+    ready = httpx.get(first["urls"]["application"] + "/health/ready", timeout=10)
+    assert ready.json()["parts"]["ray"] == {"ok": True, "detail": "answered 200"}
 
     # A crashed controller and a crashed fabric daemon come back.
     for name in ("controller", "fabric"):

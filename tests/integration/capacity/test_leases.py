@@ -46,6 +46,27 @@ async def test_leases_of_several_devices_are_all_or_none_under_a_race(resources:
     assert 1 <= len(taken) <= 2
 
 
+async def test_two_who_lease_on_one_node_at_once_do_not_wait_for_each_other(resources: Resources, owner: AsyncConnection) -> None:
+    node = await join(resources, gpus=2)
+    one, other = await device_ids(owner, node)
+    async with scope(resources) as first, scope(resources) as second:
+        await second.connection.execute(sa.text("SET LOCAL lock_timeout = '1s'"))
+        assert await first.capacity.lease_for_quote(uuid4(), node_id=node.node_id, model="RTX_4090", gpus=1, ttl_s=60) == (one,)
+        assert await second.capacity.lease_for_quote(uuid4(), node_id=node.node_id, model="RTX_4090", gpus=1, ttl_s=60) == (other,)
+    assert await owner.scalar(sa.text("SELECT gpus_free FROM offers")) == 0, "the second to commit counts the first's too"
+
+
+async def test_a_device_that_another_is_just_taking_counts_as_taken_and_is_not_waited_for(
+    resources: Resources, owner: AsyncConnection
+) -> None:
+    node = await join(resources)
+    devices = await device_ids(owner, node)
+    async with scope(resources) as first, scope(resources) as second:
+        await second.connection.execute(sa.text("SET LOCAL lock_timeout = '1s'"))
+        assert await first.capacity.lease_for_quote(uuid4(), node_id=node.node_id, model="RTX_4090", gpus=1, ttl_s=60)
+        assert not await second.capacity.lease_to_attempt(uuid4(), devices, ttl_s=60)
+
+
 async def test_the_database_refuses_two_leases_of_a_device_at_one_time(resources: Resources, owner: AsyncConnection) -> None:
     (device,) = await device_ids(owner, await join(resources))
     add = sa.text("""INSERT INTO device_leases (device_id, purpose, holder_id, during)

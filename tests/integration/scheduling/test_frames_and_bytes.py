@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from qubix.agent.protocol import Ack, Log, Missing, Stream
+from qubix.agent.protocol import Accept, Ack, Grant, Log, Missing, Status, Stream
 from qubix.bootstrap import recording, scope
 from qubix.controller import FOLDERS_AT_ONCE
 from qubix.jobs.blobs import FOLDERS, Blob
@@ -38,6 +38,24 @@ async def test_4b_06_durable_frames_may_be_repeated(world: World) -> None:
     assert counts == [1, 1, 1]
     await world.control.step()
     assert (await look(world.resources, job)).state is JobState.COMPLETED
+
+
+async def test_frames_that_come_with_a_heartbeat_lock_the_node_before_its_jobs(world: World) -> None:
+    job = await world.job()
+    (attempt,) = await world.node.desired()
+    session = world.node._session
+    accept = Accept(session=session, attempt=attempt.id, fence=attempt.fence)
+    beat = Status(session=session, seq=world.node.seq + 1, generation=0, alive=(), sample=None)
+    async with scope(world.resources) as s:  # as the controller, which locks the node, then the job
+        await s.connection.execute(sa.text("SELECT FROM nodes WHERE id = :id FOR NO KEY UPDATE"), {"id": world.node.node_id})
+        taken = asyncio.create_task(world.node.say(accept, beat))
+        waits = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+        for _ in range(200):
+            if await world.owner.scalar(waits):
+                break
+            await asyncio.sleep(0.05)
+        await s.connection.execute(sa.text("SELECT FROM jobs WHERE id = :id FOR UPDATE NOWAIT"), {"id": job.id})
+    assert any(isinstance(answer, Grant) for answer in await taken)
 
 
 async def test_4b_07_finished_is_answered_with_what_is_missing_until_all_is_there(world: World) -> None:
