@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import os
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +90,55 @@ def by_role(pids: Iterable[int]) -> Mapping[str, Held]:
             one = held(process.pid)
             found[role] = found[role] + one if role in found else one
     return found
+
+
+class Processor:
+    """What the machine's processes burn while this is open, by role: each is read every `every_s`, so of what ends a little is missed.
+
+    `seconds` has them afterwards; `machine` is what the kernel counted for all together.
+    """
+
+    def __init__(self, every_s: float = 0.2) -> None:
+        self._every_s, self._over = every_s, threading.Event()
+        self._seen: dict[tuple[str, str], float] = {}
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.seconds: dict[str, float] = collections.defaultdict(float)
+        self.machine = 0.0
+
+    def __enter__(self) -> Processor:
+        self._look()
+        self.seconds.clear()
+        self.machine = -_busy_s()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._look()
+        self.machine += _busy_s()
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._every_s):
+            self._look()
+
+    def _look(self) -> None:
+        for root in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError, ValueError):
+                fields = (root / "stat").read_text().rpartition(")")[2].split()
+                key, used_s = (root.name, fields[19]), (int(fields[11]) + int(fields[12])) / _TICKS
+                if used_s > self._seen.get(key, 0.0):
+                    line = (root / "cmdline").read_text().replace("\0", " ")
+                    self.seconds["benchmark" if "-m benchmarks." in line else role_of(line)] += used_s - self._seen.get(key, 0.0)
+                    self._seen[key] = used_s
+
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+def _busy_s() -> float:
+    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+    return (user + nice + system + irq + softirq) / _TICKS
 
 
 class PeakRss:

@@ -1,13 +1,14 @@
 """A hundred sandboxed jobs funded at once on two nodes: each ends, none is charged twice, none starves.
 
-    python -m benchmarks.jobs [--jobs 100] [--devices 50]
+    python -m benchmarks.jobs [--jobs 100] [--devices 50] [--profile]
 
 `devices` are declared on each node, so with the defaults all jobs can run side by side. A job burns some CPU, sleeps, and
 prints. `start` is counted per job, by the database's clock, from the commit that funded it to the report that its sandbox
 runs. Judged besides: every job COMPLETED at its first attempt, in a sandbox; the escrow of each final exactly once; what the
 receipts charge = what left the consumers' wallets = what the provider earned; the ledger's audit without a finding. `order` is
 Spearman's rank correlation between funding and start (1: first come, first served); `overtaken_max`, by how many jobs that
-were funded later one was overtaken at most.
+were funded later one was overtaken at most. `--profile` adds `cpu_s`, the seconds of processor time by role until the last job has
+ended, and takes a little of it itself.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import concurrent.futures
+import contextlib
 import datetime as dt
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
 
-from benchmarks._processes import by_role
+from benchmarks._processes import Held, Processor, by_role
 from benchmarks._report import percentile, report
 from benchmarks._stack import Platform, platform
 from qubix.cli import runfile
@@ -176,9 +179,8 @@ def start_of(job: dict[str, Any]) -> Start:
     return Start(*(dt.datetime.fromisoformat(moment).timestamp() for moment in moments))
 
 
-def measure(stack: Platform, *, jobs: int, devices: int, sleep_s: float, nodes: tuple[str, ...]) -> None:
-    """Print the case."""
-    run = Run(stack, jobs, sleep_s)
+def _all(run: Run, stack: Platform, sleep_s: float, nodes: tuple[str, ...]) -> tuple[float, Mapping[str, Held], list[dict[str, Any]]]:
+    """Ask for the jobs and wait for their ends. Returns: how long it took to ask, what the processes held meanwhile, the jobs."""
     begun = time.monotonic()
     asked = run.fund_all()
     asked_s = time.monotonic() - begun
@@ -186,6 +188,20 @@ def measure(stack: Platform, *, jobs: int, devices: int, sleep_s: float, nodes: 
     members = [member.supervisor.pid for name in nodes if (member := runfile.read(stack.folder / name)) and member.supervisor]
     held = by_role([stack.supervisor_pid, *members])
     ended = run.receipts(asked)
+    return asked_s, held, ended
+
+
+def _burned(processor: Processor) -> dict[str, Any]:
+    dearest = sorted(processor.seconds.items(), key=lambda one: -one[1])
+    return {"cpu_s": {role: round(used_s, 1) for role, used_s in dearest if used_s >= 1}, "cpu_all_s": round(processor.machine, 1)}
+
+
+def measure(stack: Platform, *, jobs: int, devices: int, sleep_s: float, nodes: tuple[str, ...], profile: bool) -> None:
+    """Print the case."""
+    run = Run(stack, jobs, sleep_s)
+    burned = Processor()
+    with burned if profile else contextlib.nullcontext():
+        asked_s, held, ended = _all(run, stack, sleep_s, nodes)
     complaints = run.complaints(ended)
     run.close()
     starts = [start_of(job) for job in ended if job["attempts"] and job["attempts"][0]["running_at"]]
@@ -219,6 +235,7 @@ def measure(stack: Platform, *, jobs: int, devices: int, sleep_s: float, nodes: 
         complaints=complaints[:5],
         memory_mb={role: round(one.pss_mb) for role, one in sorted(held.items()) if one.pss_mb >= 30},
         processes={role: int(one.processes) for role, one in sorted(held.items()) if one.processes >= 4},
+        **(_burned(burned) if profile else {}),
     )
 
 
@@ -228,12 +245,14 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=100)
     parser.add_argument("--devices", type=int, default=50)
     parser.add_argument("--sleep-s", type=float, default=SLEEP_S)
+    parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     gpu = f"RTX_4090:24GB:{options.devices}"
     with platform(rate_limits="false", dispute_window_s="2") as stack:
         provider = stack.account("provider")
         with stack.node("atlas", gpu, PRICE, provider), stack.node("boreas", gpu, PRICE, provider):
-            measure(stack, jobs=options.jobs, devices=options.devices, sleep_s=options.sleep_s, nodes=("atlas", "boreas"))
+            nodes = ("atlas", "boreas")
+            measure(stack, jobs=options.jobs, devices=options.devices, sleep_s=options.sleep_s, nodes=nodes, profile=options.profile)
 
 
 if __name__ == "__main__":

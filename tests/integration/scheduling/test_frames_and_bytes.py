@@ -196,6 +196,31 @@ async def test_4b_07_bytes_put_again_while_they_are_collected_are_sent_once_more
     assert world.control._resources.blobs.has(sha256)
 
 
+async def test_4b_07_two_who_refer_to_the_same_bytes_do_not_wait_for_each_other_and_nobody_collects_them_meanwhile(world: World) -> None:
+    await world.job()
+    (attempt,) = await world.node.desired()
+    await world.node.start(attempt)
+    blob = Blob(*await world.node.put(attempt, b"the same script"))
+    async with scope(world.resources) as first, scope(world.resources) as second, scope(world.control._resources) as collector:
+        await second.connection.execute(sa.text("SET LOCAL lock_timeout = '1s'"))
+        await first.blob_rows.keep_blob(blob)
+        await second.blob_rows.keep_blob(blob)
+        assert await collector.blob_rows.lock_stale_blobs(keep_s=-1, most=10) == []
+    async with scope(world.control._resources) as collector:
+        assert await collector.blob_rows.lock_stale_blobs(keep_s=-1, most=10) == [blob.sha256]
+
+
+async def test_4b_07_bytes_that_are_referred_to_again_have_their_day_anew(world: World) -> None:
+    await world.job()
+    (attempt,) = await world.node.desired()
+    await world.node.start(attempt)
+    blob = Blob(*await world.node.put(attempt, b"old"))
+    await world.owner.execute(sa.text("UPDATE blobs SET unreferenced_since = unreferenced_since - interval '2 hours'"))
+    async with scope(world.resources) as s:
+        await s.blob_rows.keep_blob(blob)
+    assert await world.owner.scalar(sa.text("SELECT clock_timestamp() - unreferenced_since < interval '1 hour' FROM blobs")) is True
+
+
 async def test_4b_07_bytes_that_could_not_be_recorded_are_removed_at_once_unless_a_row_knows_them(world: World) -> None:
     await world.job()
     (attempt,) = await world.node.desired()

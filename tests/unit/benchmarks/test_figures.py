@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
-from benchmarks._processes import role_of
+from benchmarks._processes import Processor, role_of
 from benchmarks._report import percentile, report
 from benchmarks.jobs import Start, at_once_max, order_of, overtaken_max
 from benchmarks.upload import blocks, sha256_of
@@ -64,6 +65,15 @@ def test_bodies_are_as_long_as_asked_and_differ_by_their_seed() -> None:
 )
 def test_a_process_has_its_role_by_its_command_line(line: str, role: str) -> None:
     assert role_of(line) == role
+
+
+def test_the_processor_time_of_a_stretch_is_told_by_role_and_for_the_machine() -> None:
+    with Processor(every_s=0.01) as burned:
+        until = time.process_time() + 0.1
+        while time.process_time() < until:
+            pass
+    assert burned.seconds["other"] >= 0.05
+    assert burned.machine >= 0.05
 
 
 def test_a_broken_condition_of_the_mark_is_missed_whatever_the_ratio(capsys: pytest.CaptureFixture[str]) -> None:
