@@ -260,6 +260,7 @@ class Scope:
             escrow=self.escrow,
             funding=self.funding,
             uploads=self.intake,
+            keep_blob=self.keep_blob,
             tell=self.outbox.add,
             wake=self.wake,
             limits=JobLimits(attempts_max=given.attempts_max, wait_s=given.wait_for_match_s, duration_max_s=given.duration_max_s),

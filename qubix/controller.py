@@ -133,7 +133,7 @@ class Controller:
                 plan = await s.placing.plan()
                 alone = len(plan.assignments) == 1
                 if alone:  # the usual case: no second transaction stands between a funded job and its node
-                    self._tell_assigned(plan.assignments[0], await s.placing.assign(plan.assignments[0]))
+                    attempt_id = await s.placing.assign(plan.assignments[0])
         except (PlanStale, sa.exc.DBAPIError) as error:
             if not alone:
                 raise
@@ -142,6 +142,7 @@ class Controller:
             assigned = int(alone)
         if assigned:
             reach("controller.assigned")
+            self._tell_assigned(plan.assignments[0], attempt_id)
         if not alone:
             for batch in batches(plan.assignments, most=ASSIGNED_TOGETHER_MAX):
                 assigned += await self._assign(batch)

@@ -62,8 +62,11 @@ class BeatLane:
 
     async def _commit(self, said: Sequence[_Said]) -> list[_Answer]:
         answers: list[_Answer] = []
+        rounds = list(_rounds(said))
         async with scope(self._resources) as s:
-            for beats in _rounds(said):
+            if len(rounds) > 1:
+                await s.beats.lock([node for node, _ in said])
+            for beats in rounds:
                 answers += [received or SessionOver() for received in await s.beats.take(beats)]
         return answers
 

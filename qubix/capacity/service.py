@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from uuid import UUID
 
@@ -12,6 +13,8 @@ from qubix.capacity.model import DeviceUse, Purpose
 class Store(Protocol):
     """What the service needs kept (qubix.capacity.store.CapacityStore)."""
 
+    def all_or_none(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]: ...
+    async def queue(self, node_id: UUID, model: str) -> None: ...
     async def take(
         self, purpose: Purpose, holder_id: UUID, *, node_id: UUID, model: str, vram_bytes: int, gpus: int, ttl_s: float
     ) -> list[int]: ...
@@ -38,8 +41,16 @@ class CapacityService:
 
         Returns: the device ids, or None when fewer are free; then nothing is leased.
         """
-        taken = await self._store.take(Purpose.QUOTE, quote_id, node_id=node_id, model=model, vram_bytes=vram_bytes, gpus=gpus, ttl_s=ttl_s)
-        return await self._all_or_none(quote_id, taken, gpus)
+        async with self._store.all_or_none() as give_up:
+            if gpus > 1:
+                await self._store.queue(node_id, model)
+            taken = await self._store.take(
+                Purpose.QUOTE, quote_id, node_id=node_id, model=model, vram_bytes=vram_bytes, gpus=gpus, ttl_s=ttl_s
+            )
+            if len(taken) < gpus:
+                await give_up()
+                return None
+        return tuple(taken)
 
     async def lease_to_attempt(self, attempt_id: UUID, device_ids: Sequence[int], *, ttl_s: float, instead_of: Sequence[UUID] = ()) -> bool:
         """Lease these devices to an attempt for `ttl_s` seconds.
@@ -51,7 +62,9 @@ class CapacityService:
         for holder in instead_of:
             await self._store.drop(holder)
         taken = await self._store.take_these(Purpose.JOB, attempt_id, device_ids, ttl_s=ttl_s)
-        return await self._all_or_none(attempt_id, taken, len(device_ids)) is not None
+        if len(taken) < len(device_ids):
+            await self._store.drop(attempt_id, taken)
+        return len(taken) == len(device_ids)
 
     async def reserve(self, job_id: UUID, device_ids: Sequence[int], *, ttl_s: float) -> tuple[int, ...]:
         """Keep free devices for the oldest job that cannot be placed; what it reserved before and is not named is freed.
@@ -96,10 +109,3 @@ class CapacityService:
     async def expire(self, *, most: int = 200) -> list[UUID]:
         """Remove leases whose time is over. Returns the nodes on which a device became free."""
         return await self._store.drop_expired(most=most)
-
-    async def _all_or_none(self, holder_id: UUID, taken: Sequence[int], wanted: int) -> tuple[int, ...] | None:
-        if len(taken) == wanted:
-            return tuple(taken)
-        if taken:
-            await self._store.drop(holder_id, taken)
-        return None

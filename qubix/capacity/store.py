@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -67,6 +68,8 @@ WHERE {_UNTAKEN}
 ON CONFLICT DO NOTHING RETURNING device_id
 """)  # noqa: S608  (a constant)
 
+_QUEUE: Final = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:place, 0))")
+
 # A lease that ended before this moment no longer counts; it lies there until the sweeper removes it.
 _USES: Final = sa.text("""
 SELECT d.id, d.node_id, d.uuid, d.model, d.vram_bytes, l.purpose, l.holder_id, q.device_id IS NOT NULL AS quarantined
@@ -97,6 +100,16 @@ class CapacityStore:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
+
+    @contextlib.asynccontextmanager
+    async def all_or_none(self) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """A savepoint, and how to return to it: what was taken since is free at once, and so are the locks, for others to take."""
+        async with self._connection.begin_nested() as savepoint:
+            yield savepoint.rollback
+
+    async def queue(self, node_id: UUID, model: str) -> None:
+        """Wait for whoever is just taking several devices of this model: two would each get a part of what suffices for one."""
+        await self._connection.execute(_QUEUE, {"place": f"devices/{node_id}/{model}"})
 
     async def take(
         self, purpose: Purpose, holder_id: UUID, *, node_id: UUID, model: str, vram_bytes: int, gpus: int, ttl_s: float

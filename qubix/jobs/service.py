@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
 from qubix.jobs import news, reading
+from qubix.jobs.blobs import Blob
 from qubix.jobs.model import (
     Artefact,
     Attempt,
@@ -76,7 +77,7 @@ class JobService:
     """Jobs in one transaction.
 
     Args: store, market, escrow, funding and uploads over the transaction's connection; catalogue, the library; tell, adds an event
-        to its outbox; wake, after the commit; limits, the deployment's.
+        to its outbox; wake, after the commit; keep_blob, keeps stored bytes that a job will refer to; limits, the deployment's.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class JobService:
         escrow: EscrowService,
         funding: FundingService,
         uploads: Uploads,
+        keep_blob: Callable[[Blob], Awaitable[object]],
         tell: Callable[[Event], None],
         wake: Callable[[str, str], None],
         limits: Limits,
@@ -100,6 +102,7 @@ class JobService:
         self._escrow = escrow
         self._funding = funding
         self._uploads = uploads
+        self._keep_blob = keep_blob
         self._tell = tell
         self._wake = wake
         self._limits = limits
@@ -151,6 +154,8 @@ class JobService:
                 "wait_s": self._limits.wait_s if request.wait_s is None else request.wait_s,
             }
         )
+        for item in sorted(inputs, key=lambda item: item.sha256):
+            await self._keep_blob(Blob(item.sha256, item.size))
         await self._store.insert_inputs(job_id, inputs)
         if terms.why is not None:
             await self._store.tell_unplaceable(job_id, dict(terms.why))

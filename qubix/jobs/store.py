@@ -86,11 +86,9 @@ class JobStore:
         await self._connection.execute(_INSERT, {**job, **as_json})
 
     async def insert_inputs(self, job_id: UUID, inputs: Sequence[Input]) -> None:
-        """Refer to the inputs' bytes, so that they stay."""
+        """Refer to the inputs' bytes, which are kept (keep_blob), so that they stay."""
         if not inputs:
             return
-        for item in sorted(inputs, key=lambda item: item.sha256):
-            await self.keep_blob(Blob(item.sha256, item.size))
         await self._connection.execute(
             sa.text("INSERT INTO job_inputs (job_id, name, sha256, size) VALUES (:job, :name, :sha256, :size)"),
             [{"job": job_id, "name": item.name, "sha256": item.sha256, "size": item.size} for item in inputs],

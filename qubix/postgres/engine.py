@@ -25,6 +25,9 @@ as long as it lives. The one used last is used next, so few learn all of it."""
 WAKE_TRIES_MAX = 3
 WAKE_PAUSE_S = 0.5
 CONNECT_TIMEOUT_S = 10.0
+LOCK_TIMEOUT: Final = "20s"
+"""Shorter than COMMAND_TIMEOUT_S: when the server gives up a wait, nothing is kept; when our side does, a COMMIT may yet succeed."""
+COMMAND_TIMEOUT_S: Final = 30.0
 CLOSE_TIMEOUT_S = 5.0
 """How long a process that stops waits for the database to take leave: it may be gone, or stopped itself."""
 DRIVER_TROUBLE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -57,7 +60,11 @@ def make_engine(url: str, *, pool_size: int = POOL_SIZE) -> AsyncEngine:
         pool_recycle=POOL_RECYCLE_S,
         # An error's text goes to the logs; the values of a statement (hashes of passwords and tokens, users' texts) do not.
         hide_parameters=True,
-        connect_args={"server_settings": {"application_name": "qubix", "jit": "off"}, "timeout": CONNECT_TIMEOUT_S, "command_timeout": 30},
+        connect_args={
+            "server_settings": {"application_name": "qubix", "jit": "off", "lock_timeout": LOCK_TIMEOUT},
+            "timeout": CONNECT_TIMEOUT_S,
+            "command_timeout": COMMAND_TIMEOUT_S,
+        },
     )
 
 

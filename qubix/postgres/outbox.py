@@ -71,7 +71,7 @@ class Published:
 
 
 class Outbox:
-    """Events of one transaction; they are inserted just before its commit, after every row lock was taken."""
+    """Events of one transaction; they are inserted just before its commit, after every row lock was taken but those of offers (market.sql)."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection

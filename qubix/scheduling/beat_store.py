@@ -24,6 +24,11 @@ _LOCK: Final = sa.text("""
 SELECT id, provider_id, name, state, session, session_seq, generation FROM nodes WHERE id = ANY (:nodes) ORDER BY id FOR NO KEY UPDATE
 """).bindparams(sa.bindparam("nodes", type_=_UUIDS))
 
+# A note writes the offers of each node (market.sql, offers_stay_fresh) in an order that the plan chooses; whoever refreshes offers locks them by id.
+_LOCK_OFFERS: Final = sa.text("SELECT FROM offers WHERE node_id = ANY (:nodes) ORDER BY id FOR NO KEY UPDATE").bindparams(
+    sa.bindparam("nodes", type_=_UUIDS)
+)
+
 # One new version of a node's row per beat, whatever the beat says; a seq of null is a measurement alone, which is no heartbeat.
 _NOTE: Final = sa.text("""
 UPDATE nodes n SET session_seq = coalesce(b.seq, n.session_seq), generation_seen = greatest(n.generation_seen, b.seen),
@@ -68,6 +73,10 @@ class BeatStore:
     async def lock(self, nodes: Collection[UUID]) -> dict[UUID, BeatingNode]:
         """Lock these nodes' rows; those that there are."""
         return {row.id: BeatingNode(*row) for row in await self._connection.execute(_LOCK, {"nodes": list(nodes)})}
+
+    async def lock_offers(self, nodes: Collection[UUID]) -> None:
+        """Lock the offers of these nodes, which their notes will write, in the order in which everybody does."""
+        await self._connection.execute(_LOCK_OFFERS, {"nodes": list(nodes)})
 
     async def note(self, beats: Sequence[tuple[UUID, Beat]]) -> None:
         """The nodes are alive, have seen these generations, were measured. Each node at most once."""

@@ -8,7 +8,7 @@ if its session is the current one, a status only if its seq grows, and the datab
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -76,11 +76,12 @@ class BeatsService:
             answered |= await self._take(fresh)
         return [answered.get(node) for node, _ in beats]
 
-    async def lock(self, node_id: UUID) -> None:
-        """Lock the node, for beats that come among frames of its attempts."""
-        await self._store.lock([node_id])
+    async def lock(self, nodes: Collection[UUID]) -> None:
+        """Lock the nodes ahead of everything else, where more than one call of `take`, or frames of attempts, share the transaction."""
+        await self._store.lock(nodes)
 
     async def _take(self, beats: Sequence[tuple[BeatingNode, Beat]]) -> dict[UUID, Received]:
+        await self._store.lock_offers([node.id for node, _ in beats])
         await self._store.note([(node.id, beat) for node, beat in beats])
         statuses = [(node, beat) for node, beat in beats if isinstance(beat, Status)]
         renewed = await self._store.renew([(node.id, attempt) for node, beat in statuses for attempt in beat.alive])

@@ -104,7 +104,7 @@ class FramesService:
         live: list[Volatile] = []
         logs: list[Log] = []
         if len(frames) > 1 and any(isinstance(frame, Status | Metrics) for frame in frames):
-            await self._beats.lock(node_id)  # node before job: the order of locks everywhere, whatever stands first in the batch
+            await self._beats.lock([node_id])  # node before job: the order of locks everywhere, whatever stands first in the batch
         for frame in frames:
             if isinstance(frame, Log):
                 logs.append(frame)

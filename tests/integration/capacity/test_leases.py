@@ -56,6 +56,22 @@ async def test_two_who_lease_on_one_node_at_once_do_not_wait_for_each_other(reso
     assert await owner.scalar(sa.text("SELECT gpus_free FROM offers")) == 0, "the second to commit counts the first's too"
 
 
+async def test_of_two_who_want_both_devices_at_once_one_gets_them(resources: Resources, owner: AsyncConnection) -> None:
+    node = await join(resources, gpus=2)
+    slow = "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.2); RETURN NEW; END $$"
+    for statement in (slow, "CREATE TRIGGER slowly BEFORE INSERT ON device_leases FOR EACH ROW EXECUTE FUNCTION slowly()"):
+        await owner.execute(sa.text(statement))
+    taken = await asyncio.gather(lease(resources, node, 2), lease(resources, node, 2))
+    assert sorted(one is None for one in taken) == [False, True]
+
+
+async def test_who_gets_too_few_devices_leaves_them_to_others_at_once(resources: Resources, owner: AsyncConnection) -> None:
+    node = await join(resources, gpus=2)
+    async with scope(resources) as first:
+        assert await first.capacity.lease_for_quote(uuid4(), node_id=node.node_id, model="RTX_4090", gpus=3, ttl_s=60) is None
+        assert await lease(resources, node, 2) is not None, "though the first's transaction goes on"
+
+
 async def test_a_device_that_another_is_just_taking_counts_as_taken_and_is_not_waited_for(
     resources: Resources, owner: AsyncConnection
 ) -> None:

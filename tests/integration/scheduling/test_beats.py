@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
@@ -62,6 +63,25 @@ async def test_every_beat_of_a_round_counts_and_is_answered(world: World) -> Non
         assert [live.topics for live in received.live] == [(f"provider:{node.provider_id}",)] * len(node.device_uuids)
     after = await counted(world, nodes)
     assert [(seq - old, samples - had) for (seq, samples), (old, had) in zip(after, before, strict=True)] == [(1, 1), (1, 1), (1, 2)]
+
+
+async def test_beats_lock_the_offers_they_write_in_the_order_in_which_everybody_does(world: World) -> None:
+    one, other = sorted([world.node, await voice(world.resources)], key=lambda node: node.node_id)
+    offers = {row.node_id: row.id for row in await world.owner.execute(sa.text("SELECT id, node_id FROM offers"))}
+    first, second = sorted((one, other), key=lambda node: offers[node.node_id])
+    # The plan reads the nodes as they lie in the table: the first one behind the second.
+    await world.owner.execute(sa.text("UPDATE nodes SET name = name WHERE id = :id"), {"id": first.node_id})
+    lock = sa.text("SELECT FROM offers WHERE id = :id FOR NO KEY UPDATE NOWAIT")
+    async with scope(world.resources) as s:  # as whoever refreshes the offers of several nodes
+        await s.connection.execute(lock, {"id": offers[first.node_id]})
+        taken = asyncio.create_task(take(world, (second, beat(second)), (first, beat(first))))
+        waits = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+        for _ in range(200):
+            if await world.owner.scalar(waits):
+                break
+            await asyncio.sleep(0.05)
+        await s.connection.execute(lock, {"id": offers[second.node_id]})
+    assert None not in await taken
 
 
 async def test_4b_4_in_a_round_too_an_old_session_counts_for_nothing_and_an_old_seq_changes_nothing(world: World) -> None:
