@@ -37,3 +37,12 @@ async def test_a_connection_is_replaced_when_it_is_old(database: Database, monke
     async with engine.connect() as second:
         assert await session(second) != before
     await engine.dispose()
+
+
+async def test_the_server_gives_up_a_wait_for_a_lock_before_our_side_does(database: Database) -> None:
+    """Then nothing is kept; where our side gives up a COMMIT, nobody knows."""
+    engine = engines.make_engine(database.url())
+    async with engine.connect() as connection:
+        limit_ms = await connection.scalar(sa.text("SELECT setting::int FROM pg_settings WHERE name = 'lock_timeout'"))
+    assert 0 < limit_ms < 1000 * engines.COMMAND_TIMEOUT_S
+    await engine.dispose()
