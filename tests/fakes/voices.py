@@ -6,6 +6,7 @@ into the past on the database's own clock.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 from collections.abc import AsyncIterator, Sequence
@@ -256,3 +257,13 @@ async def posted(owner: AsyncConnection, user: UUID) -> int:
     return int(
         await owner.scalar(sa.text("SELECT posted FROM accounts WHERE owner_id = :u AND kind = 'wallet' AND asset = 1"), {"u": user}) or 0
     )
+
+
+async def somebody_waits(owner: AsyncConnection) -> None:
+    """Return once a transaction of this database waits for a lock. Raises: AssertionError, where none does within 10 s."""
+    waits = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+    for _ in range(200):
+        if await owner.scalar(waits):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("nobody waits for a lock")

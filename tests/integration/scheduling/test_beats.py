@@ -15,7 +15,7 @@ from qubix.jobs.model import AttemptState
 from qubix.scheduling.beats import Received
 from qubix.scheduling.store import Beat
 from tests.fakes.nodes import sample
-from tests.fakes.voices import Voice, age, voice
+from tests.fakes.voices import Voice, age, somebody_waits, voice
 from tests.integration.scheduling.conftest import World
 
 pytestmark = pytest.mark.postgres
@@ -66,20 +66,16 @@ async def test_every_beat_of_a_round_counts_and_is_answered(world: World) -> Non
 
 
 async def test_beats_lock_the_offers_they_write_in_the_order_in_which_everybody_does(world: World) -> None:
-    one, other = sorted([world.node, await voice(world.resources)], key=lambda node: node.node_id)
+    nodes = [world.node, await voice(world.resources)]
     offers = {row.node_id: row.id for row in await world.owner.execute(sa.text("SELECT id, node_id FROM offers"))}
-    first, second = sorted((one, other), key=lambda node: offers[node.node_id])
+    first, second = sorted(nodes, key=lambda node: offers[node.node_id])
     # The plan reads the nodes as they lie in the table: the first one behind the second.
     await world.owner.execute(sa.text("UPDATE nodes SET name = name WHERE id = :id"), {"id": first.node_id})
     lock = sa.text("SELECT FROM offers WHERE id = :id FOR NO KEY UPDATE NOWAIT")
     async with scope(world.resources) as s:  # as whoever refreshes the offers of several nodes
         await s.connection.execute(lock, {"id": offers[first.node_id]})
         taken = asyncio.create_task(take(world, (second, beat(second)), (first, beat(first))))
-        waits = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
-        for _ in range(200):
-            if await world.owner.scalar(waits):
-                break
-            await asyncio.sleep(0.05)
+        await somebody_waits(world.owner)
         await s.connection.execute(lock, {"id": offers[second.node_id]})
     assert None not in await taken
 

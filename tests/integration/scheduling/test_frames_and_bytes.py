@@ -19,7 +19,7 @@ from qubix.jobs.blobs import FOLDERS, Blob
 from qubix.jobs.model import JobState
 from qubix.kernel.errors import TooLarge, Unauthenticated, Unavailable
 from qubix.scheduling.sessions import SessionOver, SessionsService
-from tests.fakes.voices import look, stream
+from tests.fakes.voices import look, somebody_waits, stream
 from tests.integration.scheduling.conftest import World
 
 
@@ -49,11 +49,7 @@ async def test_frames_that_come_with_a_heartbeat_lock_the_node_before_its_jobs(w
     async with scope(world.resources) as s:  # as the controller, which locks the node, then the job
         await s.connection.execute(sa.text("SELECT FROM nodes WHERE id = :id FOR NO KEY UPDATE"), {"id": world.node.node_id})
         taken = asyncio.create_task(world.node.say(accept, beat))
-        waits = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
-        for _ in range(200):
-            if await world.owner.scalar(waits):
-                break
-            await asyncio.sleep(0.05)
+        await somebody_waits(world.owner)
         await s.connection.execute(sa.text("SELECT FROM jobs WHERE id = :id FOR UPDATE NOWAIT"), {"id": job.id})
     assert any(isinstance(answer, Grant) for answer in await taken)
 
