@@ -84,8 +84,12 @@ def test_every_process_of_the_smallest_production_has_its_unit_and_the_secrets_a
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here (Debian: apt-get install systemd)")
 def test_systemd_itself_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     here = Path(sys.executable).parent
+    absent = [program for program in DEBIANS if not Path(program).exists()]
     for unit in UNITS:
-        (tmp_path / unit.name).write_text(unit.read_text().replace(BIN, f"{here}/"))
+        text = unit.read_text().replace(BIN, f"{here}/")
+        for program in absent:  # the unit is what is tested, not this machine's packages
+            text = text.replace(program, sys.executable)
+        (tmp_path / unit.name).write_text(text)
     names = [str(tmp_path / unit.name) for unit in UNITS]
     said = subprocess.run(["systemd-analyze", "verify", "--man=no", *names], capture_output=True, text=True, check=False, timeout=60)
     assert [line for line in said.stderr.splitlines() if str(tmp_path) in line or any(unit.name in line for unit in UNITS)] == []
