@@ -1,6 +1,7 @@
 # Everyday commands. Each makes the environment that it needs first; the second run skips the installation.
 #   make demo [ARGS='--json']   the whole product once, live        make test [ARGS='tests/unit']   the whole suite
-#   make check                  style, types, layers, unit tests    make bench                      the figures
+#   make lint                   style, types, layers                make bench                      the figures
+#   make check                  make lint and the unit tests
 #   make web                    the page's bundle and API types     make install                  only the environment
 #   make faults [SEED=1 RUNS=]  break the whole product over and over (tests/faults/sweep); RUNS: how many faults, default every kind once
 #   make audit                  the code against our own rules (bandit, semgrep; audit/)
@@ -17,7 +18,7 @@ AUDITED := qubix serve_app jobs_library migrations
 SEMGREP := SEMGREP_SEND_METRICS=off SEMGREP_ENABLE_VERSION_CHECK=0 SEMGREP_SETTINGS_FILE=$(AUDIT)/settings.yml \
 	SEMGREP_LOG_FILE=$(AUDIT)/log SEMGREP_VERSION_CACHE_PATH=$(AUDIT)/version PATH="$(CURDIR)/$(AUDIT)/bin:$$PATH" semgrep
 
-.PHONY: install demo test check audit bench web faults
+.PHONY: install demo test lint check audit bench web faults
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed-run
@@ -28,11 +29,13 @@ demo: $(VENV)/.installed-run
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict qubix serve_app
 	$(BIN)/lint-imports
+
+check: lint
 	$(BIN)/python -m pytest tests/unit
 
 audit: $(AUDIT)/.installed

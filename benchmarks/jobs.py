@@ -179,7 +179,7 @@ def start_of(job: dict[str, Any]) -> Start:
     return Start(*(dt.datetime.fromisoformat(moment).timestamp() for moment in moments))
 
 
-def _all(run: Run, stack: Platform, sleep_s: float, nodes: tuple[str, ...]) -> tuple[float, Mapping[str, Held], list[dict[str, Any]]]:
+def ask_and_await(run: Run, stack: Platform, sleep_s: float, nodes: tuple[str, ...]) -> tuple[float, Mapping[str, Held], list[dict[str, Any]]]:
     """Ask for the jobs and wait for their ends. Returns: how long it took to ask, what the processes held meanwhile, the jobs."""
     begun = time.monotonic()
     asked = run.fund_all()
@@ -201,7 +201,7 @@ def measure(stack: Platform, *, jobs: int, devices: int, sleep_s: float, nodes: 
     run = Run(stack, jobs, sleep_s)
     burned = Processor()
     with burned if profile else contextlib.nullcontext():
-        asked_s, held, ended = _all(run, stack, sleep_s, nodes)
+        asked_s, held, ended = ask_and_await(run, stack, sleep_s, nodes)
     complaints = run.complaints(ended)
     run.close()
     starts = [start_of(job) for job in ended if job["attempts"] and job["attempts"][0]["running_at"]]

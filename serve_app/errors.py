@@ -149,7 +149,7 @@ def database_problem() -> Response:
         503,
         "unavailable",
         "The database is not answering.",
-        next_step=f"Try again in {RETRY_AFTER_S} s with the same Idempotency-Key; without one, look first whether it was done.",
+        next_step=f"Try again in {RETRY_AFTER_S} s: a write with its Idempotency-Key, and one without a key only if it was not done.",
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
 

@@ -30,10 +30,11 @@ WHERE id = :id RETURNING *
 """)
 
 # A touch restarts the day after which a blob that nobody refers to is removed, and locks it for the reference to come. One that was
-# touched within the hour is only locked, and not alone: a hundred jobs with the same script must not wait for each other.
+# touched within _LOCKED_ONLY_S is only locked, and not alone: a hundred jobs with the same script must not wait for each other.
+_LOCKED_ONLY_S: Final = 3600.0
 _KEEP_BLOB: Final = sa.text("""
 WITH touched AS (
-  SELECT b.sha256 FROM blobs b WHERE b.sha256 = :sha256 AND b.unreferenced_since > clock_timestamp() - interval '1 hour' FOR KEY SHARE)
+  SELECT b.sha256 FROM blobs b WHERE b.sha256 = :sha256 AND b.unreferenced_since > clock_timestamp() - make_interval(secs => :locked_only_s) FOR KEY SHARE)
 INSERT INTO blobs (sha256, size) SELECT cast(:sha256 AS text), cast(:size AS bigint) WHERE NOT EXISTS (SELECT FROM touched)
 ON CONFLICT (sha256) DO UPDATE SET unreferenced_since = clock_timestamp()
 """)
@@ -185,7 +186,7 @@ class JobStore:
 
     async def keep_blob(self, blob: Blob) -> None:
         """Note stored bytes; the row stays locked until the commit, so a reference can be added safely."""
-        await self._connection.execute(_KEEP_BLOB, {"sha256": blob.sha256, "size": blob.size})
+        await self._connection.execute(_KEEP_BLOB, {"sha256": blob.sha256, "size": blob.size, "locked_only_s": _LOCKED_ONLY_S})
 
     async def claim_blob(self, blob: Blob) -> bool:
         """Insert the blob's row, and so lock it, if there is none. Returns whether there was none."""
