@@ -179,7 +179,9 @@ def start_of(job: dict[str, Any]) -> Start:
     return Start(*(dt.datetime.fromisoformat(moment).timestamp() for moment in moments))
 
 
-def ask_and_await(run: Run, stack: Platform, sleep_s: float, nodes: tuple[str, ...]) -> tuple[float, Mapping[str, Held], list[dict[str, Any]]]:
+def ask_and_await(
+    run: Run, stack: Platform, sleep_s: float, nodes: tuple[str, ...]
+) -> tuple[float, Mapping[str, Held], list[dict[str, Any]]]:
     """Ask for the jobs and wait for their ends. Returns: how long it took to ask, what the processes held meanwhile, the jobs."""
     begun = time.monotonic()
     asked = run.fund_all()

@@ -231,6 +231,7 @@ class Scope:
             wake=self.wake,
             listings=Listings(MarketStore(self.connection), tflops=EstimatesService.tflops),
             qubix_version=qubix.__version__,
+            qubix_before=qubix.RELEASE_BEFORE,
             ray_version=RAY_VERSION,
         )
 

@@ -235,13 +235,13 @@ def check_region(region: str) -> str:
     return region
 
 
-def check_versions(node_qubix: str, node_ray: str, *, server_qubix: str, server_ray: str) -> None:
+def check_versions(node_qubix: str, node_ray: str, *, server_qubix: str, server_ray: str, qubix_before: str | None = None) -> None:
     """Refuse a node whose release differs from the server's: agent code is imported on the node, not shipped.
 
-    Raises: VersionMismatch, with both versions. A node without Ray states `none`.
+    Args: qubix_before, the one other release that will do; None: there is none. Raises: VersionMismatch, with both versions. A node without Ray states `none`.
     """
     for what, theirs, ours in (("Qubix", node_qubix, server_qubix), ("Ray", node_ray, server_ray)):
-        if theirs != ours and not (what == "Ray" and theirs == NO_RAY):
+        if theirs not in (ours, NO_RAY if what == "Ray" else qubix_before):
             package = "qubix" if what == "Qubix" else "ray"
             raise VersionMismatch(
                 f"This node has {what} {theirs}, the server has {what} {ours}.",

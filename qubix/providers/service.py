@@ -60,7 +60,7 @@ class ProvidersService:
     """Providers, nodes and devices in one transaction.
 
     Args: store; clock; outbox; wake(channel, payload); listings, where a node's offers are kept;
-        qubix_version and ray_version, the server's, which a joining node must have.
+        qubix_version and ray_version, the server's, which a joining node must have; qubix_before, the release whose nodes may stay (security.md, P14).
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class ProvidersService:
         listings: Listings,
         qubix_version: str,
         ray_version: str,
+        qubix_before: str | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -81,6 +82,7 @@ class ProvidersService:
         self._listings = listings
         self._qubix_version = qubix_version
         self._ray_version = ray_version
+        self._qubix_before = qubix_before
 
     # -- becoming a provider --
 
@@ -251,9 +253,15 @@ class ProvidersService:
     async def hello(self, node_id: UUID, facts: NodeFacts) -> None:
         """A session was opened: the node is online with these facts. Call it in the transaction that opens the session.
 
-        Raises: VersionMismatch when the node was upgraded, or the server; Invalid.
+        Raises: VersionMismatch when the node was upgraded before the server, or is older than the release before; Invalid.
         """
-        model.check_versions(facts.qubix_version, facts.ray_version, server_qubix=self._qubix_version, server_ray=self._ray_version)
+        model.check_versions(
+            facts.qubix_version,
+            facts.ray_version,
+            server_qubix=self._qubix_version,
+            server_ray=self._ray_version,
+            qubix_before=self._qubix_before,
+        )
         _check_devices(facts)
         row = await self._store.node(node_id)
         if row is None or row.state == NodeState.LEFT:

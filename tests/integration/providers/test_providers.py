@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+import qubix
 from qubix.bootstrap import Resources, scope
 from qubix.kernel.errors import Invalid, Limited, NotFound
 from qubix.providers.model import Heat, NodeBusy, NodeState, Presence, TokenRefused, VersionMismatch, WorkerTaken
@@ -130,6 +131,22 @@ async def test_another_release_is_refused_with_both_versions(resources: Resource
     assert other in caught.value.message
     assert caught.value.extra["server_version"] in caught.value.message
     assert caught.value.extra["server_version"] in caught.value.next_step
+
+
+async def test_a_node_of_the_release_before_stays_during_an_upgrade_but_none_of_it_joins_and_none_older_stays(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await join(resources)
+    devices = [gpu(uuid) for uuid in node.device_uuids]
+    monkeypatch.setattr(qubix, "RELEASE_BEFORE", "0.0.9")  # as if the server had just been upgraded
+    async with scope(resources) as s:
+        await s.providers.hello(node.node_id, facts(devices, qubix_version="0.0.9"))
+        assert (await s.providers.node(node.node_id)).qubix_version == "0.0.9"
+        token = (await s.providers.join_token(node.owner_id)).token
+        with pytest.raises(VersionMismatch):
+            await s.providers.hello(node.node_id, facts(devices, qubix_version="0.0.8"))
+        with pytest.raises(VersionMismatch):
+            await s.providers.join(request(token, [gpu("b")], qubix_version="0.0.9"))
 
 
 async def test_two_devices_of_one_uuid_are_refused(resources: Resources) -> None:
