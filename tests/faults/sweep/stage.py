@@ -29,8 +29,9 @@ GPUS_EACH: Final = 2
 PRICE: Final = 360_000
 STRIKE_S: Final = 12.0
 """How long a place is given to be reached."""
-HEAL_S: Final = 90.0
-"""How long anything may take to be well again; the figures that are promised are judged apart."""
+HEAL_S: Final = 180.0
+"""How long anything may take to be well again; the figures that are promised are judged apart. `ray start` of a node gives up by itself after 30 s
+(ray/_private/node.py) where the processors are taken, and the node tries again: two of those in a row are slow, not broken."""
 LOOK_S: Final = 0.1
 OURS: Final = ("controller", "fabric", "treasury", "signer", "devnet", "postgres")
 TITLES: Final = {
