@@ -22,7 +22,7 @@ from ray import serve
 
 from qubix import observability
 from qubix.bootstrap import Resources, open_resources
-from qubix.fabric.head import await_head
+from qubix.fabric.head import attach, await_head
 from qubix.kernel.errors import Unavailable
 from qubix.kernel.ids import new_id
 from qubix.settings import Settings
@@ -106,7 +106,7 @@ def deploy(settings: Settings, *, host: str, port: int, replicas: int = 1) -> st
     """
     if settings.ray_address:
         await_head(settings.ray_address)
-    ray.init(address=settings.ray_address or None, namespace="serve", log_to_driver=False, logging_level=logging.WARNING)
+    attach(lambda: ray.init(address=settings.ray_address or None, namespace="serve", log_to_driver=False, logging_level=logging.WARNING))
     serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
     serve.run(Ingress.options(num_replicas=replicas).bind(), name=APPLICATION, route_prefix="/")  # type: ignore[attr-defined]
     url = f"http://{host}:{port}"

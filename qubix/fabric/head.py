@@ -11,7 +11,7 @@ import json
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -231,6 +231,24 @@ def await_head(address: str, timeout_s: float = START_TIMEOUT_S) -> None:
         if time.monotonic() > deadline:
             raise Unavailable(f"no Ray head answers at {address} for {timeout_s:.0f} s", next_step="qubix status; it is tried again")
         time.sleep(0.1)
+
+
+def attach(join: Callable[[], object], timeout_s: float = START_TIMEOUT_S) -> None:
+    """Join a head as a driver, again where Ray's own patience has ended.
+
+    Ray looks a minute for the head's raylet, which starts after GCS and dashboard: on a loaded machine that is not long enough.
+
+    Args: join, calls `ray.init`; timeout_s, until when it is tried again. Raises: ConnectionError, the last.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            join()
+        except ConnectionError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
 
 
 def _await_answer(head: Head, timeout_s: float) -> None:
