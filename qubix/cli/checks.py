@@ -26,8 +26,6 @@ from qubix.cli.backup import LAST as LAST_BACKUP
 from qubix.cli.processes import alive
 from qubix.cli.treasury import TREASURY
 from qubix.kernel.errors import QubixError
-from qubix.postgres.embedded import OWNER, EmbeddedServer, binaries
-from qubix.postgres.engine import read_url_file
 
 DISK_FREE_MIN_BYTES: Final = 5 << 30
 RAY_SERIES: Final = "2.60"
@@ -82,6 +80,8 @@ def ray() -> Check:
 
 def postgres() -> Check:
     """The embedded server's binaries."""
+    from qubix.postgres.embedded import binaries
+
     try:
         folder = binaries()
     except QubixError as error:
@@ -181,10 +181,11 @@ def database(folder: Path) -> Check:
             f"no Qubix runs on {folder}; the audit needs its database",
             f"{runfile.named('qubix up', folder)}, then again",
         )
+    from qubix.backup.restore import audit  # heavy: only where a database is asked
+    from qubix.postgres.embedded import OWNER, EmbeddedServer
+
     if not os.access(folder / "secrets" / f"{OWNER}.password", os.R_OK):
         return Check("ledger", Verdict.NOTE, "the database's password is not readable for this user", "run as the user who started it")
-    from qubix.backup.restore import audit  # heavy: only where a database is asked
-
     try:
         found = asyncio.run(audit(EmbeddedServer(folder, Path(run.runtime_dir), port=run.ports["postgres"]).url()))
     except Exception as error:  # any failure to audit is a finding, not a crash
@@ -251,6 +252,8 @@ def network(folder: Path) -> Check:
     url_file = folder / "secrets" / f"{TREASURY}.url"
     if not os.access(url_file, os.R_OK):
         return Check("network", Verdict.NOTE, f"{url_file} is not readable for this user", "run as the user who started it")
+    from qubix.postgres.engine import read_url_file
+
     try:
         found, halts = asyncio.run(_payouts(read_url_file(url_file)))
     except Exception as error:  # any failure to ask is a finding, not a crash
