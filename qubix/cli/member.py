@@ -20,7 +20,7 @@ from qubix.agent.protocol import JoinAnswer
 from qubix.cli import runfile
 from qubix.cli.client import Client
 from qubix.cli.processes import Running, adopt_orphans, reap, seen
-from qubix.cli.supervise import STEADY_S, backoff_s, end_all_below, make_runtime_dir
+from qubix.cli.supervise import Comeback, end_all_below, make_runtime_dir
 from qubix.fabric.head import head_answers
 from qubix.fabric.labels import NodeLabels
 from qubix.fabric.node import NodeSettings, RayNode, Versions, check_versions, installed_versions, start_node
@@ -70,8 +70,7 @@ class Member:
         self._node: RayNode | None = None
         self._runtime: Path | None = None
         self._started_at = 0.0
-        self._failures = 0
-        self._due_at = 0.0
+        self._comeback = Comeback()
 
     def start(self) -> None:
         """Compare versions, measure the devices, register the key, join the cluster, wait until the platform sees the node online.
@@ -162,27 +161,27 @@ class Member:
         self._record()
 
     def _look_after_node(self, now: float) -> None:
-        if self._node is not None and self._node.alive():
-            return
-        if self._due_at == 0.0:
-            self._failures = 1 if now - self._started_at > STEADY_S else self._failures + 1
-            self._due_at = now + backoff_s(self._failures)
+        if self._node is not None:
+            if self._node.alive():
+                return
             self.say("the node fell out of the cluster; it joins again soon")
-            if self._node is not None:
-                self._node.stop(0.0)
-                self._node = None
+            self._node.stop(0.0)
+            self._node = None
             end_all_below(0.0)
-        if now < self._due_at:
+            self._comeback.fell(now, now - self._started_at)
+        if now < self._comeback.due_at:
             return
         if not head_answers(self.plan.address):
             # `ray start` would wait for it for half a minute, and fail.
-            self._due_at = now + _HEAD_LOOK_S
+            self._comeback.due_at = now + _HEAD_LOOK_S
             return
-        self._due_at = 0.0
         try:
             self._start_node()
         except RayStartFailed as error:
-            self.say(f"cannot join: {error.message}")
+            end_all_below(0.0)
+            failed_at = time.monotonic()
+            self._comeback.failed(failed_at)
+            self.say(f"cannot join, tried again in {self._comeback.due_at - failed_at:.0f} s: {error.message}")
 
     def _await_online(self) -> None:
         assert self.answer is not None  # noqa: S101  (typing: start joined)

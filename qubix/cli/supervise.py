@@ -6,12 +6,13 @@ import contextlib
 import dataclasses
 import json
 import os
+import random
 import secrets
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -53,6 +54,31 @@ def leave_word(error: QubixError, code: str) -> None:
 def backoff_s(failures: int) -> float:
     """How long to wait before the next start after `failures` crashes in a row: doubling, bounded."""
     return min(BACKOFF_FIRST_S * 2.0 ** min(max(failures - 1, 0), 16), BACKOFF_MAX_S)
+
+
+@dataclasses.dataclass
+class Comeback:
+    """When a node that fell out of its cluster, or could not join it, tries again. Pure.
+
+    Args: jitter, 0 to 1, asked for each wait: machines that fell out together must not all come back together.
+    """
+
+    jitter: Callable[[], float] = random.random
+    failures: int = 0
+    due_at: float = 0.0
+
+    def fell(self, now: float, ran_s: float) -> None:
+        """It ran for `ran_s` seconds, and does no more."""
+        self.failures = 1 if ran_s > STEADY_S else self.failures + 1
+        self._wait(now)
+
+    def failed(self, now: float) -> None:
+        """It did not come up, however long it took to find out."""
+        self.failures += 1
+        self._wait(now)
+
+    def _wait(self, now: float) -> None:
+        self.due_at = now + backoff_s(self.failures) * (0.5 + self.jitter())
 
 
 @dataclasses.dataclass
