@@ -194,7 +194,10 @@ def install(app: FastAPI) -> None:
     async def validation_error(_request: Request, error: RequestValidationError) -> Response:
         if any(found["loc"][0] == "path" for found in error.errors()):
             return problem_of(
-                NotFound("There is no such thing: its id is not one of ours.", next_step="List yours, and take an id from there.")
+                NotFound(
+                    "There is no such thing: its id is not one of ours.",
+                    next_step="Take a whole id from your list: qubix jobs has your jobs.",
+                )
             )
         return _validation_problem(error.errors())
 

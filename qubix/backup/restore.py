@@ -70,6 +70,11 @@ def check_empty(data_dir: Path) -> None:
         )
 
 
+def check_key_file(key_file: Path) -> None:
+    """See, before anything is written, that it is a signer's key and nobody else can read it. Raises: KeyFileRefused."""
+    read_key_file(key_file)
+
+
 async def key_opens(url: str, key_file: Path) -> bool | None:
     """Whether a key file opens the signer's seeds; None where there are none. Raises: KeyFileRefused."""
     sealer = read_key_file(key_file)

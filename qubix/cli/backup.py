@@ -116,6 +116,8 @@ def restore(
         raise WrongUsage("say where to", next_step="--data-dir DIR: a folder that does not exist yet, or is empty")
     folder = data_dir.resolve()
     restoring.check_empty(folder)
+    if signer_key is not None:
+        restoring.check_key_file(signer_key)
     where = f"the database of {url_file} and {folder}" if url_file else folder
     out.confirm(f"Restore the backup of {manifest.taken_at.isoformat()} into {where}?", yes)
     with runfile.locked(folder), _marked(folder), _new_database(folder, url_file) as url:

@@ -260,7 +260,7 @@ def network(folder: Path) -> Check:
         return Check("network", Verdict.FAIL, f"{type(error).__name__}: {error}", f"read the logs in {folder / 'log'}")
     if found in (None, "none"):
         return Check("network", Verdict.OK, "none: test money without a chain", extra={"network": found})
-    extra = {"network": found, "halts": halts}
+    extra = {"network": found, "halts": list(halts)}
     away = [name for name in ("treasury", "signer") if name not in run.processes or not alive(run.processes[name])]
     if away:
         detail, logs = f"{found}; not running: {' and '.join(away)}", " and ".join(str(folder / "log" / f"{name}.log") for name in away)
@@ -269,9 +269,10 @@ def network(folder: Path) -> Check:
     if halts:
         everything = "*" in halts
         more = f" and {len(halts) - 1} more" if len(halts) > 1 else ""
-        whose = "all payouts are halted" if everything else f"payouts are halted for {halts[0]}{more}"
+        whose = "all payouts are halted" if everything else f"payouts are halted for {next(iter(halts))}{more}"
         verdict = Verdict.FAIL if everything else Verdict.NOTE
-        return Check("network", verdict, f"{detail}; {whose}", runfile.named("qubix treasury status", folder), extra)
+        look = "recover" if "restored" in halts.get("*", "") else "status"
+        return Check("network", verdict, f"{detail}; {whose}", runfile.named(f"qubix treasury {look}", folder), extra)
     return Check("network", Verdict.OK, f"{detail}; payouts go", extra=extra)
 
 
@@ -291,14 +292,14 @@ def platform_answer() -> Check:
     return Check("account", Verdict.OK, f"{user['email'] or user['id']} at {account.url}")
 
 
-async def _payouts(url: str) -> tuple[str | None, list[str]]:
-    """The ledger's network, and what payouts are halted of: `*` is all."""
+async def _payouts(url: str) -> tuple[str | None, dict[str, str]]:
+    """The ledger's network, and what payouts are halted of, with the rule: `*` is all."""
     import asyncpg
 
     connection = await asyncpg.connect(url, timeout=10)
     try:
         found = await connection.fetchval("SELECT network FROM ledger_network")
-        halts = await connection.fetch("SELECT subject FROM payout_halts ORDER BY subject")
+        halts = await connection.fetch("SELECT subject, rule FROM payout_halts ORDER BY subject")
     finally:
         await connection.close()
-    return found, [row["subject"] for row in halts]
+    return found, {row["subject"]: row["rule"] for row in halts}

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ import typer
 
 from qubix.cli import config, demo_jobs, runfile, up
 from qubix.cli.account import sign_up
+from qubix.cli.checks import Verdict, sandbox
 from qubix.cli.client import Client
 from qubix.cli.demo_chain import FAUCET, Network, Purse, books_agree
 from qubix.cli.demo_jobs import Expectations, Stage
@@ -69,9 +71,11 @@ def demo(
     expectations = Expectations(out, began)
     result: dict[str, Any] = {"ok": False, "seconds": 0.0, "jobs": [], "ledger_problems": None, "escrows_open": None, "chain": None}
     expectations.begin("the platform comes up")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside, it tidies up all the same
     folder = Path(tempfile.mkdtemp(prefix="qubix-demo-"))
     logs_wanted = True
     try:
+        _see_that_jobs_can_run()
         with _platform(out, folder, keep=keep) as (run, operator_key):
             _play(out, folder, run, operator_key, expectations, result)
         logs_wanted = bool(expectations.failed)
@@ -93,6 +97,13 @@ def demo(
         result["failed"] = expectations.failed
     out.show(f"\n{'[bold green]all of it held' if result['ok'] else '[bold red]not all of it held'}[/], {result['seconds']:.0f} s")
     out.finish(result, then=_next(folder, ok=result["ok"], keep=keep), code=ExitCode.DONE if result["ok"] else ExitCode.FAILED)
+
+
+def _see_that_jobs_can_run() -> None:
+    """Raises: Unavailable where no sandbox starts on this machine: every job of the demo would wait for ever."""
+    found = sandbox()
+    if found.verdict is Verdict.FAIL:
+        raise Unavailable(f"no sandbox starts here, and without one no job runs: {found.detail}", next_step=found.next_step)
 
 
 def clear(folder: Path, *, keep_logs: bool) -> list[Path]:

@@ -36,7 +36,10 @@ def doctor(
     rows = [(_MARKS[check.verdict], check.name, check.detail, check.next_step) for check in found]
     out.show(table("Doctor", ("", "what", "found", "what to do"), rows))
     document = {"ok": not failed, "checks": [dataclasses.asdict(check) for check in found]}
-    out.finish(document, then=("qubix up", "qubix provider join", "qubix offers"), code=ExitCode.FAILED if failed else ExitCode.DONE)
+    run = runfile.read(folder)
+    first = "status" if run is not None and run.live else "up"
+    then = (*(runfile.named(f"qubix {command}", folder) for command in (first, "provider join")), "qubix offers")
+    out.finish(document, then=then, code=ExitCode.FAILED if failed else ExitCode.DONE)
 
 
 def examine(folder: Path, *, provider: bool = False, consumer: bool = False) -> Iterator[Check]:

@@ -21,6 +21,8 @@ def show_plan(out: Output, plan: Mapping[str, Any], *, budget: int | None = None
         if plan.get("waiting") is not None:
             out.show(table("Plan", ("what", ""), waiting_rows(plan["waiting"], budget)))
         return
+    # The quote holds its GPUs for who is asked here: to them they are free.
+    chosen = {**chosen, "gpus_free": min(chosen["gpus"], chosen["gpus_free"] + quote["gpus"])}
     considered = [chosen, *(item for item in plan["alternatives"] if item["id"] != chosen["id"])]
     out.show(offer_table(considered, chosen["id"]), table("Plan", ("what", ""), plan_rows(quote, plan["estimate"], budget)))
 

@@ -22,7 +22,12 @@ from qubix.kernel.errors import Conflict, Invalid, NotFound, QubixError
 
 app = typer.Typer(help="Share this machine's GPUs and earn.", no_args_is_help=True)
 STOP_TIMEOUT_S: Final = 30.0
-HomeOption = Annotated[Path | None, typer.Option(help="The agent's folder: its key, its spool.")]
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="The agent's folder, with its key and spool; default: `node` in this user's own data folder, whatever --data-dir says."
+    ),
+]
 NodeOption = Annotated[str | None, typer.Option("--node", help="A machine's id or name; default: this one, or the only one.")]
 
 
@@ -52,6 +57,11 @@ def join(
     """Share this machine's GPUs: detects them, registers them, joins the Ray cluster, and stays until Ctrl-C. Repeating it is harmless."""
     out = Output(as_json)
     folder = (home or default_home()).resolve()
+    known = runfile.read(folder)
+    if known is not None and known.live and known.state == "ready" and runfile.is_node(known):
+        out.show("this machine's node runs already")
+        out.finish(_told(out, known, folder, price), then=("qubix provider status", "qubix provider price NEW", _leaving(folder)))
+        return
     asked = _price(ask(out, yes, price=(None if price is None else str(price), "Price per GPU-hour in QU"))[0])
     if detach:
         line = [sys.executable, "-m", "qubix.cli.main", *(part for part in sys.argv[1:] if part not in ("--detach", "-d", "--json"))]
@@ -191,15 +201,16 @@ def leave(node: NodeOption = None, home: HomeOption = None, yes: YesFlag = False
     with connect() as client:
         nodes = client.get("/api/providers/me")["nodes"]
         if node is None and any(known["id"] == here and known["state"] == "left" for known in nodes):
-            node_id = str(here)  # it has left the market already; what runs here is still to be ended
+            node_id, seen_lately = str(here), True  # it has left the market already; what runs here is still to be ended
         else:
             node_id = node_of(client, node, folder)
+            seen_lately = client.get(f"/api/nodes/{node_id}")["presence"] == "online"
             client.post(f"/api/nodes/{node_id}/leave")
     stopped = run is not None and run.supervisor is not None and here == node_id
     if stopped and run is not None and run.supervisor is not None:
         end([run.supervisor], grace_s=STOP_TIMEOUT_S)
     out.show("left; earnings stay")
-    if not stopped:
+    if not stopped and seen_lately:
         out.show("its processes run on where they were started: end them there with Ctrl-C, or qubix provider leave --home FOLDER")
     out.finish({"left": node_id, "stopped": stopped}, then=("qubix wallet", "qubix provider join"))
 
@@ -267,7 +278,7 @@ def _cluster(address: str | None, token_file: Path | None, data_dir: Path | None
     return run.facts["ray_address"], token
 
 
-def _told(out: Output, run: runfile.RunFile, folder: Path, asked: int) -> dict[str, Any]:
+def _told(out: Output, run: runfile.RunFile, folder: Path, asked: int | None) -> dict[str, Any]:
     rows = [
         ("node", run.facts.get("node_id")),
         ("provider", run.facts.get("provider_id")),
@@ -276,6 +287,6 @@ def _told(out: Output, run: runfile.RunFile, folder: Path, asked: int) -> dict[s
         *([("per GPU-hour", amount(int(asks)))] if (asks := run.facts.get("price_per_hour")) else []),
     ]
     out.show(table("This machine shares its GPUs", ("what", ""), rows))
-    if asks and int(asks) != asked:  # a restart by systemd, say, must not undo a change of price
+    if asks and asked is not None and int(asks) != asked:  # a restart by systemd, say, must not undo a change of price
         out.show(f"it was here before and keeps its price; to change it: qubix provider price {asked}")
     return {"home": str(folder), **dataclasses.asdict(run)}

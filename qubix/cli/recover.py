@@ -72,7 +72,10 @@ def recover(
     elif not left:
         out.show("the chain shows nothing more that is not in the books; payouts go on by: qubix treasury resume '*'")
     document = {"booked": booked, "left": [_row(one) for one in left], "cursor": cursor, "until": until, "caught_up": caught_up}
-    then = there(data_dir, "qubix treasury resume '*'" if caught_up and not left else "qubix treasury recover", "qubix treasury status")
+    if stuck := next((one.lost.tx_id for one in left if not one.is_bookable), None):
+        then = there(data_dir, f"qubix treasury recover {stuck} --user EMAIL", f"qubix treasury recover {stuck} --house")
+    else:
+        then = there(data_dir, "qubix treasury resume '*'" if caught_up and not left else "qubix treasury recover", "qubix treasury status")
     out.finish(document, then=then, code=ExitCode.DONE if caught_up and not left else ExitCode.NOT_FINISHED)
 
 

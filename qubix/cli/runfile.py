@@ -75,6 +75,11 @@ def write(data_dir: Path, run: RunFile) -> None:
     fresh.replace(path_of(data_dir))
 
 
+def is_node(run: RunFile | None) -> bool:
+    """Whether what runs there is a provider's node, not a platform."""
+    return run is not None and "worker_id" in run.facts
+
+
 @contextlib.contextmanager
 def locked(data_dir: Path) -> Iterator[None]:
     """Own the data folder for the duration. Raises: Conflict when another supervisor owns it."""
@@ -85,7 +90,8 @@ def locked(data_dir: Path) -> Iterator[None]:
         except BlockingIOError:
             raise Conflict(
                 f"Qubix runs on {data_dir} already",
-                next_step=f"{named('qubix status', data_dir)} shows it; {named('qubix down', data_dir)} stops it; --data-dir names another",
+                next_step=f"{named('qubix status', data_dir)} shows it; {named('qubix down', data_dir)} stops it; "
+                + ("--home names another" if is_node(read(data_dir)) else "--data-dir names another"),
             ) from None
         yield
 

@@ -48,6 +48,8 @@ def status(data_dir: DataDir = None, url_file: UrlFile = None, as_json: JsonFlag
     unknown = next((row["payment_id"] for row in found["payments"] if row["state"] == "UNKNOWN"), None)
     third = f"qubix treasury decide {unknown} --dead" if unknown else "qubix treasury addresses"
     second = f"qubix treasury resume '{person[0]['subject']}'" if person else "qubix treasury limits"
+    if any("restored" in str(row["rule"]) for row in person):
+        second = "qubix treasury recover"  # resume refuses until it has nothing left to find
     out.finish(found, then=there(data_dir, f"qubix treasury approve {held}", second, third))
 
 
@@ -353,6 +355,13 @@ def _written(figures: Any) -> str:
     return json.dumps(figures, default=str)
 
 
+def figure_lines(figures: Any) -> list[str]:
+    """What a halt's figures are, a line for each rule where several hold it."""
+    if isinstance(figures, dict) and figures and all(isinstance(part, dict) for part in figures.values()):
+        return [f"{rule}: " + ", ".join(f"{name} {_written(value)}" for name, value in part.items()) for rule, part in figures.items()]
+    return [_written(figures)]
+
+
 def _show_status(out: Output, found: dict[str, Any]) -> None:
     chain = found["chain"]
     if found["network"] == "none":
@@ -372,7 +381,8 @@ def _show_status(out: Output, found: dict[str, Any]) -> None:
         out.show(table("Chain", ("what", ""), rows))
     for halt in found["halts"]:
         end = "until a person resumes" if halt["needs_person"] else "until the figures agree"
-        out.show(f"[bold red]halted[/bold red] {halt['subject']} by {plain(halt['rule'])}, {end}: {plain(_written(halt['figures']))}")
+        out.show(f"[bold red]halted[/bold red] {halt['subject']} by {plain(halt['rule'])}, {end}:")
+        out.show(*(f"  {plain(line)}" for line in figure_lines(halt["figures"])))
     _show_rows(out, "Withdrawals that wait", found["waiting"], ("hold_id", "amount", "address", "since", "reason"))
     _show_rows(out, "Payments not settled", found["payments"], ("payment_id", "kind", "state", "amount", "tick", "tx_id", "reason"))
     _show_rows(out, "Deposits not credited", found["incoming"], ("tx_id", "place", "amount", "tick", "state", "address", "reason"))

@@ -69,7 +69,14 @@ def down(data_dir: DataDirOption = None, yes: YesFlag = False, as_json: JsonFlag
     del yes  # taken everywhere; nothing is lost, so nothing is asked
     out = Output(as_json)
     folder = (data_dir or runfile.default_data_dir()).resolve()
+    node = runfile.is_node(runfile.read(folder))
     stopped = stop(folder)
+    if node:
+        out.show("this machine's node is stopped; it stays in the market, offline")
+        out.finish(
+            {"stopped": stopped, "data_dir": str(folder)}, then=("qubix provider join", "qubix provider status", "qubix provider leave")
+        )
+        return
     out.show("stopped; its data stays" if stopped else f"nothing was running on {folder}; another folder: --data-dir DIR")
     out.finish({"stopped": stopped, "data_dir": str(folder)}, then=(runfile.named("qubix up", folder),))
 
@@ -83,6 +90,11 @@ def status(data_dir: DataDirOption = None, as_json: JsonFlag = False) -> None:
         out.show(f"not running on {folder}; another folder: --data-dir DIR")
         then = (runfile.named("qubix up", folder), runfile.named("qubix doctor", folder))
         out.finish({"running": False, "data_dir": str(folder)}, then=then, code=ExitCode.FAILED)
+        return
+    if runfile.is_node(run):
+        out.show(f"{folder} is the home of this machine's node, which runs; it is no platform")
+        document = {**_document(folder, run, None), "running": True, "ready": run.state == "ready"}
+        out.finish(document, then=("qubix provider status", "qubix provider leave"))
         return
     health = _health(run.urls.get("application", ""))
     ready = run.state == "ready" and bool(health.get("ready"))

@@ -117,7 +117,7 @@ class IdentityService:
         if row is None:
             raise Unauthenticated(
                 "This API key does not exist, or was revoked." if key else "The session has expired.",
-                next_step="Make a new key: qubix keys create." if key else "Log in again.",
+                next_step="Log in again (qubix login --email …), and make a new key: qubix keys create." if key else "Log in again.",
             )
         if row.touch:
             await self._store.touch_key(row.credential_id)
@@ -248,7 +248,7 @@ class IdentityService:
 
 
 def _email_taken() -> EmailTaken:
-    return EmailTaken("There is an account with this address already.", next_step="Log in instead.", field="email")
+    return EmailTaken("There is an account with this address already.", next_step="Log in instead: qubix login --email …", field="email")
 
 
 def _user(row: Any) -> User:

@@ -246,7 +246,7 @@ def explain(wanted: Wanted, candidates: Sequence[Candidate]) -> Unplaceable:
     rejected = _rejected(broken)
     needed = _smallest_set(broken)
     if not needed:
-        return Unplaceable("no_offers", "No offer exists that any change of the job would match.", {}, rejected)
+        return Unplaceable("no_offers", "No machine is on offer: it starts when one that fits comes.", {}, rejected)
     dropped = frozenset(name for name, bit in _BIT.items() if bit & needed)
     matching = [candidates[place] for place in sorted(place for mask, places in broken.items() if not mask & ~needed for place in places)]
     if len(dropped - set(_PASSING)) > 1:  # changes that only help together must be read off one offer
@@ -255,7 +255,10 @@ def explain(wanted: Wanted, candidates: Sequence[Candidate]) -> Unplaceable:
     relaxation = {name: _relaxed(name, wanted, matching) for name in dropped if name not in _PASSING}
     reserve = _worth_waiting_for(wanted, matching) if dropped <= {"busy", "barred"} else None
     told = [name for name in _GENTLE if name in dropped and not (name == "busy" and _free_once_relaxed(wanted, matching, relaxation))]
-    return Unplaceable(code, " ".join(_said(name, wanted, matching) for name in told), relaxation, rejected, reserve)
+    told.sort(key=lambda name: name in _PASSING)  # what must change first: the rest is said of the offers that it would open
+    return Unplaceable(
+        code, " ".join(_said(name, wanted, matching, _count(matching, told[0])) for name in told), relaxation, rejected, reserve
+    )
 
 
 _BIT: Final = {name: 1 << n for n, (name, _) in enumerate(CONSTRAINTS)}
@@ -331,15 +334,15 @@ def _relaxed(name: str, wanted: Wanted, matching: Sequence[Candidate]) -> object
     return [str(candidate.offer_id) for candidate in matching[:5]]
 
 
-def _said(name: str, wanted: Wanted, matching: Sequence[Candidate]) -> str:
+def _said(name: str, wanted: Wanted, matching: Sequence[Candidate], these: str) -> str:
     value = None if name in _PASSING else _relaxed(name, wanted, matching)
     match name:
         case "busy":
-            return f"{_count(matching)} but every device is in use: it starts when one is free."
+            return f"{these} but every device is in use: it starts when one is free."
         case "barred":
-            return f"{_count(matching)} but it lost or declined this job a moment ago: it is tried again shortly."
+            return f"{these} but lost or declined this job a moment ago: it is tried again shortly."
         case "online":
-            return f"{_count(matching)} but takes no work now ({matching[0].excuse or 'offline'})."
+            return f"{these} but {'takes' if len(matching) == 1 else 'take'} no work now ({matching[0].excuse or 'offline'})."
         case "price":
             return (
                 f"The cheapest offer that fits costs {value} an hour, the job allows {wanted.rate_max}: raise the price limit to {value}."
@@ -383,8 +386,10 @@ def _names(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
-def _count(matching: Sequence[Candidate]) -> str:
-    return "One offer fits" if len(matching) == 1 else f"{len(matching)} offers fit"
+def _count(matching: Sequence[Candidate], first: str) -> str:
+    """Args: first, what is told first: where it has to change, these are the offers that would fit then."""
+    count = "One offer" if len(matching) == 1 else f"{len(matching)} offers"
+    return f"{count} {'fits' if len(matching) == 1 else 'fit'}" if first in _PASSING else f"{count} would fit then,"
 
 
 def _worth_waiting_for(wanted: Wanted, matching: Sequence[Candidate]) -> UUID | None:

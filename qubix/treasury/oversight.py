@@ -230,7 +230,10 @@ class Oversight:
         """Raises: NotFound."""
         found: UUID | None = await self._connection.scalar(sa.text("SELECT id FROM users WHERE email = lower(:email)"), {"email": email})
         if found is None:
-            raise NotFound(f"there is no user {email}", next_step="see who asked for this withdrawal")
+            raise NotFound(
+                f"there is no user {email}",
+                next_step="take the e-mail of an account; who asked for this withdrawal the old machine's log/web.log or the user can tell, else --house",
+            )
         return found
 
     async def recover_hold(self, hold_id: UUID, user: UUID, amount: int, address: str) -> Code:

@@ -46,7 +46,7 @@ def decode(identity: str) -> bytes:
     Raises: InvalidIdentity unless it is 60 letters A–Z with its four numbers in range and the right checksum.
     """
     if not _IDENTITY.fullmatch(identity):
-        raise InvalidIdentity("an identity is 60 upper-case letters A to Z")
+        raise InvalidIdentity("an identity is 60 upper-case letters A to Z", next_step="copy it from the wallet that shall get the money")
     fragments = [_number(identity[start : start + _FRAGMENT_LETTERS]) for start in range(0, 4 * _FRAGMENT_LETTERS, _FRAGMENT_LETTERS)]
     if max(fragments) >> 64:
         raise InvalidIdentity("these letters are no identity", next_step="copy it again from the wallet")

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
 from migrations.freeze import dump
 from qubix.backup import files, programs
@@ -19,11 +20,13 @@ from qubix.backup.restore import MARK, Restored, audit, check, check_empty, rest
 from qubix.backup.take import listed, prune
 from qubix.backup.verify import blobs_of, find, verify
 from qubix.cli.backup import refuse_half_restored
+from qubix.cli.main import app
 from qubix.kernel.errors import Conflict, Invalid, NotFound, Unavailable
 from qubix.live.feed import Feed, Resync, same_reader
 from qubix.live.store import PostgresReader
 from qubix.postgres.embedded import binaries
 from qubix.postgres.engine import make_engine
+from qubix.treasury.seeds import KeyFileRefused
 from tests.fakes.voices import stream
 from tests.integration.backup.conftest import Empty, Platform
 
@@ -230,6 +233,17 @@ async def test_nothing_is_restored_over_something(platform: Platform, empty: Emp
     check_empty(tmp_path / "none")
     with pytest.raises(NotFound):
         find(tmp_path / "full")
+
+
+async def test_a_key_file_that_others_may_read_is_refused_before_anything_is_written(platform: Platform, tmp_path: Path) -> None:
+    taken = await platform.backup()
+    key_file, target = tmp_path / "signer.key", tmp_path / "new"
+    key_file.write_text("0" * 64)
+    key_file.chmod(0o644)
+    arguments = ["restore", str(taken.folder), "--data-dir", str(target), "--signer-key", str(key_file), "-y"]
+    refused = await asyncio.to_thread(CliRunner().invoke, app, arguments)
+    assert isinstance(refused.exception, KeyFileRefused)
+    assert not target.exists()
 
 
 async def test_what_settles_a_restored_database_is_committed_with_it_or_not_at_all(platform: Platform, empty: Empty) -> None:

@@ -41,10 +41,10 @@ def test_where_nothing_runs_there_is_nothing_to_ask(tmp_path: Path) -> None:
     assert checks.readiness(tmp_path).verdict is Verdict.NOTE
 
 
-def money(folder: Path, monkeypatch: pytest.MonkeyPatch, network: str, halts: list[str], running: tuple[str, ...]) -> None:
+def money(folder: Path, monkeypatch: pytest.MonkeyPatch, network: str, halts: dict[str, str], running: tuple[str, ...]) -> None:
     """A stack that lives, with these processes, and what its database says."""
 
-    async def answer(url: str) -> tuple[str, list[str]]:
+    async def answer(url: str) -> tuple[str, dict[str, str]]:
         assert url == "postgresql://treasury"
         return network, halts
 
@@ -64,20 +64,31 @@ BOTH = ("treasury", "signer")
 @pytest.mark.parametrize(
     ("network", "halts", "running", "verdict", "detail"),
     [
-        ("none", [], (), Verdict.OK, "none: test money without a chain"),
-        ("devnet", [], BOTH, Verdict.OK, "devnet; treasury and signer run; payouts go"),
-        ("devnet", [], ("treasury",), Verdict.FAIL, "devnet; not running: signer"),
-        ("mainnet", ["*", "A"], BOTH, Verdict.FAIL, "mainnet; treasury and signer run; all payouts are halted"),
-        ("mainnet", ["A"], BOTH, Verdict.NOTE, "mainnet; treasury and signer run; payouts are halted for A"),
+        ("none", {}, (), Verdict.OK, "none: test money without a chain"),
+        ("devnet", {}, BOTH, Verdict.OK, "devnet; treasury and signer run; payouts go"),
+        ("devnet", {}, ("treasury",), Verdict.FAIL, "devnet; not running: signer"),
+        ("mainnet", {"*": "R1", "A": "R2"}, BOTH, Verdict.FAIL, "mainnet; treasury and signer run; all payouts are halted"),
+        ("mainnet", {"A": "R2"}, BOTH, Verdict.NOTE, "mainnet; treasury and signer run; payouts are halted for A"),
     ],
 )
 def test_the_network_row_tells_who_runs_and_whether_payouts_go(
-    network: str, halts: list[str], running: tuple[str, ...], verdict: Verdict, detail: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: str,
+    halts: dict[str, str],
+    running: tuple[str, ...],
+    verdict: Verdict,
+    detail: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     money(tmp_path, monkeypatch, network, halts, running)
     found = checks.network(tmp_path)
     assert (found.verdict, found.detail) == (verdict, detail)
     assert (verdict is Verdict.OK) or "qubix treasury status" in found.next_step
+
+
+def test_after_a_restore_the_network_row_leads_to_what_a_person_has_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    money(tmp_path, monkeypatch, "devnet", {"*": "R1, restored"}, BOTH)
+    assert "qubix treasury recover" in checks.network(tmp_path).next_step
 
 
 def test_without_a_stack_the_network_is_not_known(tmp_path: Path) -> None:

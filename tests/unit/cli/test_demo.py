@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from qubix.cli import demo, runfile, up
+from qubix.cli.checks import Check, Verdict
 from qubix.cli.demo_jobs import Expectations
 from qubix.cli.main import app
 from qubix.cli.processes import seen
@@ -47,6 +48,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resul
 
     monkeypatch.setattr(up, "start_detached", started)
     monkeypatch.setattr(up, "stop", lambda folder: True)
+    monkeypatch.setattr(demo, "sandbox", lambda: Check("sandbox", Verdict.OK, "works"))
 
     def run(played: Callable[[Expectations], None], *flags: str) -> Result:
         monkeypatch.setattr(demo, "_play", lambda out, folder, run, key, expectations, result: played(expectations))
@@ -109,3 +111,16 @@ def test_a_kept_demo_that_failed_names_what_still_runs(play: Callable[..., Resul
     [folder] = tmp_path.iterdir()
     assert f"qubix status --data-dir {folder}" in answer.stderr
     assert "consumer.json" not in answer.stderr
+
+
+def test_where_no_sandbox_starts_the_demo_says_so_at_once_and_starts_nothing(
+    play: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Check("sandbox", Verdict.FAIL, "init.py cannot be read", "Install Qubix so that everybody can read it (umask 022).")
+    monkeypatch.setattr(demo, "sandbox", lambda: found)
+    monkeypatch.setattr(up, "start_detached", lambda *_, **__: pytest.fail("it started a platform"))
+    answer = play(fails)
+    assert answer.exit_code == 100
+    assert "init.py cannot be read" in answer.stdout
+    assert "umask 022" in answer.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -92,3 +92,9 @@ def test_a_job_without_any_price_is_not_asked_about_but_refused() -> None:
     with pytest.raises(Invalid, match="not known what the job would lock") as refused:
         agreed_ceiling({"quote": None, "waiting": None})
     assert "--budget" in refused.value.next_step
+
+
+def test_what_the_quote_holds_for_the_asker_is_shown_as_free(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = {"quote": quote(), "offer": {**OFFER, "gpus_free": 1}, "alternatives": [], "estimate": ESTIMATE}
+    show_plan(Output(as_json=False), plan)
+    assert "2/2" in next(text for text in capsys.readouterr().out.splitlines() if "✔" in text)

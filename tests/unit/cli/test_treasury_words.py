@@ -88,3 +88,15 @@ def test_a_ceiling_in_a_reason_is_written_as_every_amount() -> None:
     row = {"hold_id": HOLD, "reason": "needs an approval: above {} for a payment", "ceiling": 200_000}
     assert explained(row) == {"hold_id": HOLD, "reason": "needs an approval: above 200 000 QU for a payment"}
     assert explained({"reason": "goes next", "ceiling": 200_000}) == {"reason": "goes next"}
+
+
+def test_a_halt_of_several_rules_is_told_a_line_each_and_after_a_restore_leads_to_recover(
+    default_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = {"R1": {"booked": 5, "chain": 7}, "restored": {"tick": 12}}
+    halt = {"subject": "*", "rule": "R1, restored", "figures": figures, "needs_person": True, "since": None}
+    answer = run(monkeypatch, {**NOTHING, "halts": [halt]}, "status")
+    assert "R1: booked 5, chain 7" in answer.stdout
+    assert "restored: tick 12" in answer.stdout
+    assert "qubix treasury recover" in answer.stderr
+    assert "resume" not in answer.stderr

@@ -98,7 +98,13 @@ def test_a_refusal_says_sizes_and_trust_as_people_write_them() -> None:
     assert said(Needs(vram_bytes=24 * GIB + (12 << 20))) == "No device has 24588 MiB of memory: 24576 MiB would match."
     assert said(Needs(gpus=2)) == "No node has 2 such GPUs: 1 would match."
     used = said(Needs(gpus=2), slot(1, holder=UUID(int=5)))
-    assert used == "One offer fits but every device is in use: it starts when one is free. No node has 2 such GPUs: 1 would match."
+    assert (
+        used == "No node has 2 such GPUs: 1 would match. One offer would fit then, but every device is in use: it starts when one is free."
+    )
+    other = said(Needs(gpu_models=("A100",)), slot(1, holder=UUID(int=5)))
+    assert (
+        other == "No A100: it would match with RTX_4090. One offer would fit then, but every device is in use: it starts when one is free."
+    )
     large = said(Needs(cpu_cores=512), ram_bytes=62 * GIB, cpu_cores=8)
     assert large == "No node is that large: the largest that fits otherwise has 64 GB of RAM and 8 CPU cores."
     for text in (large, said(Needs(reliability_min=0.99), reliability=0.9), said(Needs(reliability_min=0.99), reliability=None)):

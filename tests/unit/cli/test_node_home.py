@@ -1,0 +1,47 @@
+"""A provider's node has a home with a run file, like a platform's data folder; the commands tell the two apart."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from qubix.cli import runfile
+from qubix.cli.main import app
+from qubix.cli.processes import seen
+from qubix.kernel.errors import Conflict
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """The home of a node that runs; its supervisor is this process."""
+    folder = tmp_path / "node"
+    folder.mkdir()
+    facts = {"worker_id": "w", "node_id": "n", "provider_id": "p", "price_per_hour": "1500"}
+    run = runfile.RunFile(supervisor=seen(os.getpid()), state="ready", facts=facts, urls={"application": "http://a"})
+    runfile.write(folder, run)
+    return folder
+
+
+def test_joining_again_while_the_node_runs_shows_it_and_starts_nothing(home: Path) -> None:
+    answer = CliRunner().invoke(app, ["provider", "join", "--home", str(home), "--price", "9000"])
+    assert answer.exit_code == 0, answer.output
+    assert "runs already" in answer.stdout
+    assert "1 500 QU" in answer.stdout
+    assert "qubix provider price 9000" in answer.stdout, "it keeps its price"
+
+
+def test_its_status_is_not_shown_as_a_platforms(home: Path) -> None:
+    answer = CliRunner().invoke(app, ["status", "--data-dir", str(home)])
+    assert answer.exit_code == 0
+    assert "it is no platform" in answer.stdout
+    assert "qubix provider status" in answer.stderr
+    assert "qubix up" not in answer.stderr
+
+
+def test_who_wants_its_home_is_told_of_another_home_and_not_of_another_data_folder(home: Path) -> None:
+    with runfile.locked(home), pytest.raises(Conflict) as caught, runfile.locked(home):
+        pass
+    assert "--home names another" in caught.value.next_step
