@@ -50,6 +50,7 @@ faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults.sweep $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS)) $(ARGS)
 
 web:
+	@test -d serve_app/web || { echo "There is no page yet: it comes in a later step (README.md)."; exit 1; }
 	cd serve_app/web && npm ci && npm run build
 
 $(VENV)/.made:

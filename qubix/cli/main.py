@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import httpx
 import typer
@@ -18,7 +19,6 @@ from qubix.kernel.errors import NotFound, QubixError
 
 app = typer.Typer(
     name="qubix",
-    help="A GPU marketplace on Ray: offer a GPU, run a job on one, pay by what was metered.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -28,6 +28,16 @@ for noun in (up, doctor, backup, demo, devnet, signer, treasury, migrate, accoun
     noun.register(app)
 app.add_typer(provider.app, name="provider")
 app.add_typer(escrow.app, name="escrow")
+
+
+@app.callback(invoke_without_command=True)
+def everywhere(
+    version: Annotated[bool, typer.Option("--version", help="Print the release, and nothing else.")] = False,
+) -> None:
+    """A GPU marketplace on Ray: offer a GPU, run a job on one, pay by what was metered."""
+    if version:
+        sys.stdout.write(f"{__version__}\n")
+        raise typer.Exit
 
 
 @app.command(rich_help_panel="This machine")

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from qubix import __version__
 from qubix.cli import main
 
 
@@ -91,3 +93,9 @@ def test_a_quantity_that_cannot_be_read_is_told_with_its_option_and_what_that_ta
         assert ("2026-11-22" in detail) is dates
     assert run(monkeypatch, *line.split()) == 2
     assert option in capsys.readouterr().err
+
+
+def test_the_release_is_told_by_option_and_by_command() -> None:
+    for asked in ("--version", "version"):
+        answer = CliRunner().invoke(main.app, [asked])
+        assert (answer.exit_code, answer.stdout.split()) == (0, [__version__])
