@@ -246,7 +246,7 @@ def explain(wanted: Wanted, candidates: Sequence[Candidate]) -> Unplaceable:
     rejected = _rejected(broken)
     needed = _smallest_set(broken)
     if not needed:
-        return Unplaceable("no_offers", "No machine is on offer: it starts when one that fits comes.", {}, rejected)
+        return Unplaceable("no_offers", "No machine is on offer now.", {}, rejected)
     dropped = frozenset(name for name, bit in _BIT.items() if bit & needed)
     matching = [candidates[place] for place in sorted(place for mask, places in broken.items() if not mask & ~needed for place in places)]
     if len(dropped - set(_PASSING)) > 1:  # changes that only help together must be read off one offer
