@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.places import places
 from tests.faults.sweep.links import Links
-from tests.faults.sweep.recovery import HEAD, KILLED, Wound, recovery
+from tests.faults.sweep.recovery import HEAD, KILLED, Wound, recovery, steps
 from tests.faults.sweep.schedule import RARE, Deed, Fault, Mode, deck, schedule
 
 
@@ -40,6 +40,7 @@ def test_a_job_that_waited_when_the_head_was_killed_counts_as_the_heads() -> Non
     killed = Wound(KILLED, after[0], "n", Fault(1, Deed.KILL, "raylet", 0, 0.0))
     head = Wound(HEAD, after[30], None, Fault(2, Deed.KILL, "head", None, 0.0))
     assert recovery(killed, after[10], "j", [killed, head]).seconds == 10
+    assert steps(killed, {"ended_at": after[10], "created_at": after[50]}) == "given up after 10.0 s, assigned after 50.0 s"
     late = recovery(killed, after[50], "j", [killed, head])
     assert (late.promise, late.seconds, late.detail) == (HEAD, 20, "#1 kill raylet, then #2 kill head, job j")
 

@@ -53,7 +53,7 @@ class Recovery:
 
 
 AGAIN: Final = """
-SELECT a.job_id::text, b.running_at FROM attempts a JOIN attempts b ON b.job_id = a.job_id AND b.number = a.number + 1
+SELECT a.job_id::text, a.ended_at, b.created_at, b.running_at FROM attempts a JOIN attempts b ON b.job_id = a.job_id AND b.number = a.number + 1
 WHERE a.running_at < $1 AND a.ended_at > $1 AND a.fault IN ('provider', 'platform') AND ($2::uuid IS NULL OR a.node_id = $2)
   AND a.ended_at < $1 + interval '90 seconds' AND b.running_at IS NOT NULL"""
 """Attempts that ran at the moment of the fault and ended by it, and when the job ran again."""
@@ -83,12 +83,18 @@ def measured(database: str, wounds: list[Wound]) -> list[Recovery]:
             found = []
             for wound in wounds:
                 rows = await connection.fetch(AGAIN, wound.at, wound.node_id)
-                found += [recovery(wound, row["running_at"], row["job_id"], wounds) for row in rows]
+                found += [recovery(wound, row["running_at"], f"{row['job_id']}, {steps(wound, row)}", wounds) for row in rows]
             return found
         finally:
             await connection.close()
 
     return asyncio.run(ask())
+
+
+def steps(wound: Wound, row: Any) -> str:
+    """When, after the fault, the attempt was given up and the next one assigned."""
+    given_up, assigned = ((row[name] - wound.at).total_seconds() for name in ("ended_at", "created_at"))
+    return f"given up after {given_up:.1f} s, assigned after {assigned:.1f} s"
 
 
 def recovery(wound: Wound, running_at: dt.datetime, job: str, wounds: list[Wound]) -> Recovery:
