@@ -59,7 +59,7 @@ def join(
     folder = (home or default_home()).resolve()
     known = runfile.read(folder)
     if known is not None and known.live and known.state == "ready" and runfile.is_node(known):
-        out.show("this machine's node runs already")
+        out.show(f"this machine's node runs already; before it joins another platform: qubix down --data-dir {shlex.quote(str(folder))}")
         out.finish(_told(out, known, folder, price), then=("qubix provider status", "qubix provider price NEW", _leaving(folder)))
         return
     asked = _price(ask(out, yes, price=(None if price is None else str(price), "Price per GPU-hour in QU"))[0])

@@ -233,12 +233,12 @@ def await_head(address: str, timeout_s: float = START_TIMEOUT_S) -> None:
         time.sleep(0.1)
 
 
-def attach(join: Callable[[], object], timeout_s: float = START_TIMEOUT_S) -> None:
+def attach(join: Callable[[], object], *, timeout_s: float = START_TIMEOUT_S, pause_s: float = 0.5) -> None:
     """Join a head as a driver, again where Ray's own patience has ended.
 
     Ray looks a minute for the head's raylet, which starts after GCS and dashboard: on a loaded machine that is not long enough.
 
-    Args: join, calls `ray.init`; timeout_s, until when it is tried again. Raises: ConnectionError, the last.
+    Args: join, calls `ray.init`; timeout_s, until when it is tried again; pause_s, between tries. Raises: ConnectionError, the last.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -247,6 +247,7 @@ def attach(join: Callable[[], object], timeout_s: float = START_TIMEOUT_S) -> No
         except ConnectionError:
             if time.monotonic() > deadline:
                 raise
+            time.sleep(pause_s)
         else:
             return
 

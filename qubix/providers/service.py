@@ -60,7 +60,7 @@ class ProvidersService:
     """Providers, nodes and devices in one transaction.
 
     Args: store; clock; outbox; wake(channel, payload); listings, where a node's offers are kept;
-        qubix_version and ray_version, the server's, which a joining node must have; qubix_before, the release whose nodes may stay (security.md, P14).
+        qubix_version and ray_version, the server's, which a joining node must have; qubix_before, the release whose nodes may stay (docs/faults.md, P14).
     """
 
     def __init__(

@@ -232,7 +232,7 @@ class Oversight:
         if found is None:
             raise NotFound(
                 f"there is no user {email}",
-                next_step="take the e-mail of an account; who asked for this withdrawal the old machine's log/web.log or the user can tell, else --house",
+                next_step="take the e-mail of an account: the old machine's logs or the user tell who asked for this withdrawal; else --house",
             )
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -123,4 +124,14 @@ def test_where_no_sandbox_starts_the_demo_says_so_at_once_and_starts_nothing(
     assert answer.exit_code == 100
     assert "init.py cannot be read" in answer.stdout
     assert "umask 022" in answer.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_that_is_told_to_end_leaves_nothing(play: Callable[..., Result], tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        answer = play(lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert answer.exit_code != 0
     assert list(tmp_path.iterdir()) == []

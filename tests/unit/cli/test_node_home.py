@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from qubix.cli import runfile
+from qubix.cli import runfile, up
 from qubix.cli.main import app
 from qubix.cli.processes import seen
 from qubix.kernel.errors import Conflict
@@ -45,3 +45,12 @@ def test_who_wants_its_home_is_told_of_another_home_and_not_of_another_data_fold
     with runfile.locked(home), pytest.raises(Conflict) as caught, runfile.locked(home):
         pass
     assert "--home names another" in caught.value.next_step
+
+
+def test_after_it_was_stopped_nobody_is_led_to_found_a_platform_in_its_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up, "stop", lambda _: True)
+    answer = CliRunner().invoke(app, ["down", "--data-dir", str(home)])
+    assert answer.exit_code == 0
+    assert "node is stopped" in answer.stdout
+    assert "qubix provider join" in answer.stderr
+    assert "qubix up" not in answer.stderr

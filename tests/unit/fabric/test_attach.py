@@ -21,7 +21,7 @@ class Starting:
 
 def test_a_driver_that_ray_gave_up_on_tries_again() -> None:
     head = Starting(refusals=2)
-    attach(head.join)
+    attach(head.join, pause_s=0.0)
     assert head.asked == 3
 
 
