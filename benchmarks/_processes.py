@@ -19,17 +19,20 @@ _ROLES: Final = (
     (re.compile(r"^ray::NodeAgent"), "agent"),
     (re.compile(r"^ray::AttemptHost|-m qubix\.agent\.fork_server"), "attempts"),
     (re.compile(r"^ray::Board"), "live board"),
+    (re.compile(r"^ray::(DashboardAgent|RuntimeEnvAgent)"), "ray node agents"),
     (re.compile(r"^ray::(?!IDLE)(\w+)"), r"ray \1"),
     (re.compile(r"^postgres:"), "postgres session"),
     (re.compile(r"/postgres -D"), "postgres"),
     (re.compile(r"-m qubix\.cli\.main up"), "supervisor"),
     (re.compile(r"-m qubix\.cli\.main provider join"), "node supervisor"),
+    (re.compile(r"-m qubix\.fabric\.ray_start"), "ray start"),
     (re.compile(r"-m qubix\.(\w+)"), r"\1"),
+    (re.compile(r"-m serve_app\.deployment"), "deployment"),
     (re.compile(r"/haproxy "), "haproxy"),
+    (re.compile(r"/dashboard/agent\.py|/runtime_env/agent/main\.py"), "ray node agents"),  # before they rename themselves
     (re.compile(r"/(gcs_server|raylet) "), r"ray \1"),  # a raylet's line names default_worker.py too
     (re.compile(r"default_worker\.py|^ray::IDLE"), "ray worker"),
-    (re.compile(r"ray\.scripts\.scripts"), "ray start"),
-    (re.compile(r"monitor\.py|ray\.util\.client\.server"), "ray head part"),
+    (re.compile(r"monitor\.py"), "ray head part"),
     (re.compile(r"dashboard|multiprocessing\.(forkserver|resource_tracker)"), "ray dashboard"),
 )
 SANDBOX: Final = re.compile(r"/(stage|init)\.py |/bwrap")

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import sys
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 import ray
@@ -21,11 +22,13 @@ from fastapi import FastAPI
 from ray import serve
 
 from qubix import observability
-from qubix.bootstrap import Resources, open_resources
 from qubix.fabric.head import attach, await_head
 from qubix.kernel.errors import Unavailable
 from qubix.kernel.ids import new_id
 from qubix.settings import Settings
+
+if TYPE_CHECKING:
+    from qubix.bootstrap import Resources
 
 APPLICATION: Final = "qubix"
 HEAD_RESOURCE: Final = "qubix_head"
@@ -38,6 +41,8 @@ GRACEFUL_S: Final = 5.0
 
 
 def _resources() -> Resources:
+    from qubix.bootstrap import open_resources
+
     settings = Settings()
     observability.configure(level=settings.log_level)
     return open_resources(settings, hub=_hub(settings))
@@ -54,11 +59,16 @@ def _hub(settings: Settings) -> Any:
 
 
 def build() -> FastAPI:
-    """The application, built inside the replica: nothing of it is pickled."""
-    from serve_app.app import create_app
+    """The application, built inside the replica: nothing of it is pickled, and nothing of it loaded by who deploys it or by Serve's controller."""
+    gc.disable()  # what is loaded stays: to look through it while it grows is a fifth of the time until the replica answers
+    try:
+        from serve_app.app import create_app
 
-    bound_bodies()
-    return create_app(_resources(), export=True)
+        bound_bodies()
+        return create_app(_resources(), export=True)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def bound_bodies() -> None:

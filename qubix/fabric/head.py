@@ -58,7 +58,6 @@ class HeadAddress:
     temp_dir: str
     gcs_port: int
     dashboard_port: int
-    client_port: int
     haproxy_stats_port: int
     haproxy_metrics_port: int
     serve_fallback_port: int
@@ -137,9 +136,9 @@ def launch_head(
     token_path = folder / "ray.token"
     if not token_path.exists():
         write_token(token_path, secrets.token_hex(32))
-    gcs, dashboard, client, agent, agent_grpc, *proxy_ports = free_ports(9)
+    gcs, dashboard, agent, agent_grpc, *proxy_ports = free_ports(8)
     if again is not None:
-        gcs, dashboard, client = again.gcs_port, again.dashboard_port, again.client_port
+        gcs, dashboard = again.gcs_port, again.dashboard_port
         proxy_ports[:3] = again.haproxy_stats_port, again.haproxy_metrics_port, again.serve_fallback_port
         # `ray start` refuses an address that this file names while any raylet of this machine still clings to it.
         (folder / "r" / "ray_current_cluster").unlink(missing_ok=True)
@@ -151,7 +150,7 @@ def launch_head(
     dashboard_url = f"http://127.0.0.1:{dashboard}"
     asked = {"QUBIX_RAY_DASHBOARD_URL": dashboard_url}  # by the replicas' /health/ready
     environment = ray_environment(token_path, {**_FEATURES, **own, **ingress, **asked, **extra_environment})
-    where = HeadAddress(f"{host}:{gcs}", dashboard_url, str(token_path), str(folder / "r"), gcs, dashboard, client, *proxy_ports[:3])
+    where = HeadAddress(f"{host}:{gcs}", dashboard_url, str(token_path), str(folder / "r"), gcs, dashboard, *proxy_ports[:3])
     process = RayProcess(
         [
             "--head",
@@ -164,12 +163,12 @@ def launch_head(
             f"--dashboard-port={dashboard}",
             f"--dashboard-agent-listen-port={agent}",
             f"--dashboard-agent-grpc-port={agent_grpc}",
-            f"--ray-client-server-port={client}",
             "--min-worker-port=0",
             "--max-worker-port=0",
             f"--temp-dir={where.temp_dir}",
             "--labels=qubix.role=head",
             f"--resources={json.dumps({HEAD_RESOURCE: 1000})}",
+            "--include-dashboard=true",
             "--include-log-monitor=false",
             "--disable-usage-stats",
         ],

@@ -90,15 +90,9 @@ def write_token(path: Path, token: str) -> None:
     path.chmod(0o600)
 
 
-_UNUSED_COMMANDS = ("ray.serve.scripts", "ray.dashboard.modules.job.cli", "ray.util.state.state_cli")
-"""Groups of Ray's command line that `ray start` does not need, and that Ray leaves out where they cannot be imported (ray/scripts/scripts.py, its end).
-With them `ray start`, which stays for as long as its node, costs 2.5 times the processor time at its start and 60 MB more (Ray 2.60)."""
-_RAY = f"import sys; sys.modules.update(dict.fromkeys({_UNUSED_COMMANDS})); from ray.scripts.scripts import main; main()"
-
-
 def ray_command(*arguments: str) -> list[str]:
     """`ray start` of this interpreter's installation, never the one that PATH finds first."""
-    return [sys.executable, "-c", _RAY, "start", *arguments]
+    return [sys.executable, "-m", "qubix.fabric.ray_start", "start", *arguments]
 
 
 def members_of(pid: int) -> list[Member]:

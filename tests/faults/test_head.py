@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -16,16 +17,23 @@ from qubix.cli import runfile
 from qubix.cli.processes import strays
 from qubix.kernel.errors import QubixError
 from tests.faults.under_way import settled_once, under_way, until_all_free
-from tests.whole import STEPS, Consumer, Whole
+from tests.whole import FINAL, STEPS, Consumer, Whole
 
 pytestmark = pytest.mark.cluster
-BACK_S = 60.0
-"""From the head's death until the job that ran runs again."""
+BACK_S = 120.0
+"""From the head's death until the job that ran runs again: twice what is promised, which `make faults` measures; nobody knows what else a machine does
+that runs tests."""
 
 
 @pytest.fixture
-def consumer(whole: Whole) -> Consumer:
-    return Consumer(whole)
+def consumer(whole: Whole) -> Iterator[Consumer]:
+    """Its jobs end with the test, however that ends: the next one needs their devices."""
+    consumer = Consumer(whole)
+    yield consumer
+    for job in consumer.client.get("/api/jobs", limit=100)["items"]:
+        if job["state"] not in FINAL:
+            consumer.client.post(f"/api/jobs/{job['id']}/cancel", {})
+            consumer.ended(job["id"])
 
 
 def recorded(whole: Whole) -> dict[str, int]:
@@ -54,7 +62,7 @@ def runs_again(consumer: Consumer, job_id: str, deadline: float) -> dict[str, An
 
 
 @pytest.mark.parametrize("victim", ["gcs_server", "raylet", "everything"])
-def test_a_job_runs_again_within_60_s_of_the_death_of_the_ray_head(whole: Whole, consumer: Consumer, victim: str) -> None:
+def test_a_job_runs_again_by_itself_after_the_death_of_the_ray_head(whole: Whole, consumer: Consumer, victim: str) -> None:
     jobs = [under_way(consumer, steps=400, price_max=10**7) for _ in whole.machines]  # each may go on on either machine
     waiting = consumer.run(STEPS, "1 0.1", wait_s=3600)
     before = recorded(whole)

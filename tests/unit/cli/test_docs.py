@@ -87,7 +87,7 @@ def test_the_ports_of_the_ingress_that_the_operations_page_tells_of_are_named_in
     page = (ROOT / "docs" / "operations.md").read_text()
     made = stack.Stack(stack.Plan(tmp_path), say=lambda _: None)
     made._runtime = tmp_path
-    where = HeadAddress("127.0.0.1:1", "http://127.0.0.1:2", "token", "r", 1, 2, 3, stats := 4, metrics := 5, fallback := 6)
+    where = HeadAddress("127.0.0.1:1", "http://127.0.0.1:2", "token", "r", 1, 2, stats := 4, metrics := 5, fallback := 6)
     started = SimpleNamespace(where=where, environment={}, process=SimpleNamespace(members=list))
     monkeypatch.setattr(stack, "start_head", lambda *_, **__: started)
     made._start_ray(0)
