@@ -30,6 +30,7 @@ from benchmarks._report import report
 from benchmarks._stack import Platform, platform
 from qubix.cli import runfile
 from qubix.cli.client import Client
+from qubix.cli.processes import seen
 from qubix.fabric.process import ray_command
 from qubix.kernel.errors import QubixError
 
@@ -112,11 +113,10 @@ def _kill_gcs(stack: Platform) -> None:
     run = runfile.read(stack.folder)
     assert run is not None
     for name, recorded in run.processes.items():
-        if name.startswith("ray/"):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process = psutil.Process(recorded.pid)
-                if process.name() == "gcs_server":
-                    process.send_signal(signal.SIGKILL)
+        if name.startswith("ray/") and seen(recorded.pid) == recorded:
+            process = psutil.Process(recorded.pid)
+            if process.name() == "gcs_server":
+                process.send_signal(signal.SIGKILL)
 
 
 def _until_running(client: Client, jobs: Sequence[str], attempt: int) -> None:

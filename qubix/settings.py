@@ -54,9 +54,7 @@ class Settings(BaseSettings):
     grafana_url: str = ""
     """Your Grafana, whose panels Ray's dashboard then shows; empty: it shows none."""
     ray_address: str = ""
-    """`host:port` of the Ray cluster's head; empty: no Ray."""
-    ray_dashboard_url: str = ""
-    """Ray's dashboard, which readiness asks; empty: readiness does not depend on Ray."""
+    """`host:port` of the Ray cluster's head, which readiness asks; empty: no Ray."""
     live_hub: Literal["local", "ray"] = "local"
     """Where metrics and log lines meet: in the process, or in an actor of the web layer's cluster (several replicas)."""
 

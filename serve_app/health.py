@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Literal
 
-import httpx
 import sqlalchemy as sa
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -83,16 +82,17 @@ async def _database(resources: Resources) -> dict[str, Part]:
 
 
 async def _ray(resources: Resources) -> Part:
-    """Ray's own health address on its dashboard; a replica without Ray (tests, a plain server) does not need it."""
-    url = resources.settings.ray_dashboard_url
-    if not url:
+    """Whether the head's GCS takes connections; a replica without Ray (tests, a plain server) does not need it, and the dashboard is nobody's need."""
+    host, _, port = resources.settings.ray_address.rpartition(":")
+    if not port.isdigit():
         return Part(ok=True, detail="not used")
     try:
-        async with httpx.AsyncClient(timeout=CHECK_TIMEOUT_S) as client:
-            answer = await client.get(f"{url}/api/gcs_healthz")
-    except httpx.HTTPError as error:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(host, int(port))
+    except (OSError, TimeoutError) as error:
         return Part(ok=False, detail=f"not answering ({type(error).__name__})")
-    return Part(ok=answer.status_code == 200, detail=f"answered {answer.status_code}")
+    writer.close()
+    return Part(ok=True, detail="answers")
 
 
 async def _storage(resources: Resources) -> Part:

@@ -188,7 +188,7 @@ class ForkServer:
             self.close()
             self._control, theirs = socket.socketpair()
             with theirs:
-                line = [sys.executable, "-m", __name__, str(theirs.fileno()), str(os.getpid())]
+                line = [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), str(os.getpid())]
                 self._process = subprocess.Popen(line, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))
         return self._control
 

@@ -31,11 +31,6 @@ HomeOption = Annotated[
 NodeOption = Annotated[str | None, typer.Option("--node", help="A machine's id or name; default: this one, or the only one.")]
 
 
-def default_home() -> Path:
-    """The agent's folder of this user on this machine."""
-    return runfile.default_data_dir() / "node"
-
-
 @app.command()
 def join(
     price: Annotated[int | None, typer.Option(min=1, help="Whole units per GPU-hour; asked for at a terminal.")] = None,
@@ -56,11 +51,15 @@ def join(
 ) -> None:
     """Share this machine's GPUs: detects them, registers them, joins the Ray cluster, and stays until Ctrl-C. Repeating it is harmless."""
     out = Output(as_json)
-    folder = (home or default_home()).resolve()
+    folder = (home or runfile.default_home()).resolve()
     known = runfile.read(folder)
     if known is not None and known.live and known.state == "ready" and runfile.is_node(known):
         out.show(f"this machine's node runs already; before it joins another platform: qubix down --data-dir {shlex.quote(str(folder))}")
-        out.finish(_told(out, known, folder, price), then=("qubix provider status", "qubix provider price NEW", _leaving(folder)))
+        known.facts.pop("price_per_hour", None)  # what it was when the node started
+        out.finish(
+            _told(out, known, folder, None),
+            then=("qubix provider status", f"qubix provider price {price or 'NEW'}", runfile.at_home("qubix provider leave", folder)),
+        )
         return
     asked = _price(ask(out, yes, price=(None if price is None else str(price), "Price per GPU-hour in QU"))[0])
     if detach:
@@ -69,7 +68,10 @@ def join(
         for option, place in (("--data-dir", data_dir), ("--token-file", token_file)):
             line += [option, str(place.resolve())] if place is not None else []
         run = start_and_wait(line, folder, "the node")
-        out.finish(_told(out, run, folder, asked), then=("qubix provider status", "qubix provider price NEW", _leaving(folder)))
+        out.finish(
+            _told(out, run, folder, asked),
+            then=("qubix provider status", "qubix provider price NEW", runfile.at_home("qubix provider leave", folder)),
+        )
         return
     from qubix.cli.member import Member, Membership, made_for_this, unmake  # heavy: only where a node is started
 
@@ -194,7 +196,7 @@ def drain(
 def leave(node: NodeOption = None, home: HomeOption = None, yes: YesFlag = False, as_json: JsonFlag = False) -> None:
     """Leave the market and stop this machine's node; what was earned stays yours. Refused while a job runs or a quote holds it: drain first."""
     out = Output(as_json)
-    folder = (home or default_home()).resolve()
+    folder = (home or runfile.default_home()).resolve()
     out.confirm("Leave the market with this machine?", yes)
     run = runfile.read(folder)
     here = run.facts.get("node_id") if run is not None and run.live and run.supervisor is not None else None
@@ -204,7 +206,7 @@ def leave(node: NodeOption = None, home: HomeOption = None, yes: YesFlag = False
             node_id, seen_lately = str(here), True  # it has left the market already; what runs here is still to be ended
         else:
             node_id = node_of(client, node, folder)
-            seen_lately = client.get(f"/api/nodes/{node_id}")["presence"] == "online"
+            seen_lately = client.get(f"/api/nodes/{node_id}")["presence"] != "offline"
             client.post(f"/api/nodes/{node_id}/leave")
     stopped = run is not None and run.supervisor is not None and here == node_id
     if stopped and run is not None and run.supervisor is not None:
@@ -222,7 +224,7 @@ def node_of(client: Client, wanted: str | None, home: Path | None = None) -> str
     """
     nodes = [node for node in client.get("/api/providers/me")["nodes"] if node["state"] != "left"]
     if wanted is None:
-        run = runfile.read(home or default_home())
+        run = runfile.read(home or runfile.default_home())
         wanted = run.facts.get("node_id") if run is not None and run.live else None
     if wanted is None and len(nodes) == 1:
         return str(nodes[0]["id"])
@@ -247,11 +249,6 @@ def earnings_table(earnings: list[Mapping[str, Any]]) -> Any:
         for item in earnings
     ]
     return table("Earnings", columns, rows, right=columns[1:])
-
-
-def _leaving(home: Path) -> str:
-    """The command that ends this node, which must name a home of its own."""
-    return "qubix provider leave" if home == default_home().resolve() else f"qubix provider leave --home {shlex.quote(str(home))}"
 
 
 def _price(text: str) -> int:

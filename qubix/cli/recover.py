@@ -72,11 +72,21 @@ def recover(
     elif not left:
         out.show("the chain shows nothing more that is not in the books; payouts go on by: qubix treasury resume '*'")
     document = {"booked": booked, "left": [_row(one) for one in left], "cursor": cursor, "until": until, "caught_up": caught_up}
-    if stuck := next((one.lost.tx_id for one in left if not one.is_bookable), None):
-        then = there(data_dir, f"qubix treasury recover {stuck} --user EMAIL", f"qubix treasury recover {stuck} --house")
+    if stuck := next((one for one in left if not one.is_bookable), None):
+        then = there(data_dir, *_ways(stuck))
     else:
         then = there(data_dir, "qubix treasury resume '*'" if caught_up and not left else "qubix treasury recover", "qubix treasury status")
     out.finish(document, then=then, code=ExitCode.DONE if caught_up and not left else ExitCode.NOT_FINISHED)
+
+
+def _ways(one: Explained) -> list[str]:
+    """The commands that may settle a payment that needs a person's word; those that charge somebody only where it is proved that it has paid."""
+    command = f"qubix treasury recover {one.lost.tx_id}"
+    if not one.lost.is_proved:
+        return [f"{command} --unpaid PROOF", *([command] if one.is_whole else [])]
+    lacking = sum(place.owed is None for place in one.places)
+    by_users = [f"{command}{' --user EMAIL' * lacking}"] if lacking and one.kind != "unknown" else []
+    return [*by_users, f"{command} --house"]
 
 
 async def _explained(desk: Oversight) -> list[Explained]:

@@ -28,6 +28,16 @@ def named(command: str, data_dir: Path) -> str:
     return command if data_dir == default_data_dir().resolve() else f"{command} --data-dir {shlex.quote(str(data_dir))}"
 
 
+def default_home() -> Path:
+    """The agent's folder of this user on this machine."""
+    return default_data_dir() / "node"
+
+
+def at_home(command: str, home: Path) -> str:
+    """A command about a node's home, as it must be typed: with --home wherever that is not the default one."""
+    return command if home == default_home().resolve() else f"{command} --home {shlex.quote(str(home))}"
+
+
 @dataclasses.dataclass
 class RunFile:
     """The content of run.json.

@@ -53,4 +53,4 @@ def signer(
     out.finish(
         {"key_file": str(key), "url_file": str(url)}, then=("qubix treasury status", "qubix treasury limits", "qubix treasury addresses")
     )
-    os.execve(sys.executable, [sys.executable, "-m", "qubix.signer"], {**os.environ, **places})  # noqa: S606  (no shell, our own module)
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "qubix.signer"], {**os.environ, **places})  # noqa: S606  (no shell, our own module)

@@ -135,7 +135,8 @@ class Stack:
     def stop(self) -> None:
         """Stop in reverse order, whatever had been started; nothing stays running, the runtime folder goes."""
         self.run.state = "stopping"
-        self._record()
+        with contextlib.suppress(OSError):  # a full disk, or a folder that is gone, must not keep them running
+            self._record()
         for child in reversed(self._children):
             child.stop()
         if self._head is not None:
@@ -294,7 +295,7 @@ class Stack:
             **{f"QUBIX_{name.upper()}": value for name, value in self.plan.settings.items()},
         }
         if self._head is not None:
-            settings |= {"QUBIX_RAY_ADDRESS": self._head.where.address, "QUBIX_RAY_DASHBOARD_URL": self._head.where.dashboard_url}
+            settings["QUBIX_RAY_ADDRESS"] = self._head.where.address
         return settings
 
     def _chain_settings(self) -> dict[str, str]:

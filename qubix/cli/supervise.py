@@ -60,7 +60,8 @@ def backoff_s(failures: int) -> float:
 class Comeback:
     """When a node that fell out of its cluster, or could not join it, tries again. Pure.
 
-    Args: jitter, 0 to 1, asked for each wait: machines that fell out together must not all come back together.
+    Args: jitter, 0 to 1, asked for each wait, which is half to one and a half of the back-off: machines that could not join together must not all try
+        again together.
     """
 
     jitter: Callable[[], float] = random.random
@@ -196,22 +197,31 @@ def start_and_wait(line: Sequence[str], folder: Path, what: str, *, extra: Mappi
         supervisor = subprocess.Popen(
             line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", env=environment
         )
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline and supervisor.poll() is None:
-        run = runfile.read(folder)
-        if run is not None and run.state == "ready" and run.supervisor is not None and run.supervisor.pid == supervisor.pid:
+    try:
+        if run := _until_ready(supervisor, folder):
             supervisor.returncode = 0  # it outlives this process by design: Popen must not complain of that
             return run
-        time.sleep(0.1)
-    if supervisor.poll() is None:
-        supervisor.terminate()
-        supervisor.wait(GRACE_S * 6)
+    finally:  # given up here, or from outside
+        if supervisor.poll() is None:
+            supervisor.terminate()
+            supervisor.wait(GRACE_S * 6)
     if failure.exists():
         word = json.loads(failure.read_text())
         _clear(folder, (failure, log_path), fresh=fresh)
         raise NotStarted(f"{what} did not start: {word['message']}", code=word["code"], next_step=word["next_step"], **word["extra"])
     told = log_path.read_text(errors="replace")[-LOG_TAIL_BYTES:].strip()
     raise Unavailable(f"{what} did not start: {told}", next_step=f"read {log_path}; qubix doctor checks this machine")
+
+
+def _until_ready(supervisor: subprocess.Popen[bytes], folder: Path) -> runfile.RunFile | None:
+    """Its run file once that says so; None when it has ended, or takes too long."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and supervisor.poll() is None:
+        run = runfile.read(folder)
+        if run is not None and run.state == "ready" and run.supervisor is not None and run.supervisor.pid == supervisor.pid:
+            return run
+        time.sleep(0.1)
+    return None
 
 
 def _clear(folder: Path, files: Sequence[Path], *, fresh: bool) -> None:

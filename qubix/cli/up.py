@@ -72,10 +72,9 @@ def down(data_dir: DataDirOption = None, yes: YesFlag = False, as_json: JsonFlag
     node = runfile.is_node(runfile.read(folder))
     stopped = stop(folder)
     if node:
-        out.show("this machine's node is stopped; it stays in the market, offline")
-        out.finish(
-            {"stopped": stopped, "data_dir": str(folder)}, then=("qubix provider join", "qubix provider status", "qubix provider leave")
-        )
+        out.show("this machine's node is stopped; it stays in the market, offline" if stopped else "this machine's node did not run")
+        then = (runfile.at_home("qubix provider join", folder), "qubix provider status", runfile.at_home("qubix provider leave", folder))
+        out.finish({"stopped": stopped, "data_dir": str(folder)}, then=then)
         return
     out.show("stopped; its data stays" if stopped else f"nothing was running on {folder}; another folder: --data-dir DIR")
     out.finish({"stopped": stopped, "data_dir": str(folder)}, then=(runfile.named("qubix up", folder),))
@@ -92,9 +91,10 @@ def status(data_dir: DataDirOption = None, as_json: JsonFlag = False) -> None:
         out.finish({"running": False, "data_dir": str(folder)}, then=then, code=ExitCode.FAILED)
         return
     if runfile.is_node(run):
-        out.show(f"{folder} is the home of this machine's node, which runs; it is no platform")
+        out.show(f"{folder} is the home of this machine's node, which is {run.state}; it is no platform")
         document = {**_document(folder, run, None), "running": True, "ready": run.state == "ready"}
-        out.finish(document, then=("qubix provider status", "qubix provider leave"))
+        then = ("qubix provider status", runfile.at_home("qubix provider leave", folder))
+        out.finish(document, then=then, code=ExitCode.DONE if run.state == "ready" else ExitCode.NOT_FINISHED)
         return
     health = _health(run.urls.get("application", ""))
     ready = run.state == "ready" and bool(health.get("ready"))

@@ -43,6 +43,8 @@ _FEATURES = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     # Ray's workers are the most patient processes of a machine (nice 15). Here they are the web layer: on a busy head it would be the last to run.
     "RAY_worker_niceness": "0",
+    # Nothing waits for the dashboard, which gives way (qubix.fabric.ray_start): a head must not end because it comes late.
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",
     # A loaded machine needs longer than the default 5 s to start Serve's proxies; too early, they would be killed and started again.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
 }
@@ -148,7 +150,7 @@ def launch_head(
     connections = {"RAY_SERVE_HAPROXY_MAXCONN": str(connections_max(raise_limit()))}
     ingress = {**connections, **_proxy_environment(proxy, *proxy_ports), **ingress_environment(proxy)}
     dashboard_url = f"http://127.0.0.1:{dashboard}"
-    asked = {"QUBIX_RAY_DASHBOARD_URL": dashboard_url}  # by the replicas' /health/ready
+    asked = {"QUBIX_RAY_ADDRESS": f"{host}:{gcs}"}  # by the replicas' /health/ready
     environment = ray_environment(token_path, {**_FEATURES, **own, **ingress, **asked, **extra_environment})
     where = HeadAddress(f"{host}:{gcs}", dashboard_url, str(token_path), str(folder / "r"), gcs, dashboard, *proxy_ports[:3])
     process = RayProcess(
@@ -235,7 +237,7 @@ def await_head(address: str, timeout_s: float = START_TIMEOUT_S) -> None:
 def attach(join: Callable[[], object], *, timeout_s: float = START_TIMEOUT_S, pause_s: float = 0.5) -> None:
     """Join a head as a driver, again where Ray's own patience has ended.
 
-    Ray looks a minute for the head's raylet, which starts after GCS and dashboard: on a loaded machine that is not long enough.
+    Ray looks a minute for the head's raylet, which starts after the GCS: on a loaded machine that is not long enough.
 
     Args: join, calls `ray.init`; timeout_s, until when it is tried again; pause_s, between tries. Raises: ConnectionError, the last.
     """

@@ -91,8 +91,8 @@ def write_token(path: Path, token: str) -> None:
 
 
 def ray_command(*arguments: str) -> list[str]:
-    """`ray start` of this interpreter's installation, never the one that PATH finds first."""
-    return [sys.executable, "-m", "qubix.fabric.ray_start", "start", *arguments]
+    """`ray start` of this interpreter's installation, never the one that PATH or the present folder (`-P`) finds first."""
+    return [sys.executable, "-P", "-m", "qubix.fabric.ray_start", "start", *arguments]
 
 
 def members_of(pid: int) -> list[Member]:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,31 +26,54 @@ NICENESS: Final = 10
 def _raylet_first() -> None:
     """Start the head's raylet before its dashboard, which Ray 2.60 awaits first: Serve and the machines need the one and not the other.
 
-    There is no server for `ray.init("ray://…")`, 90 MB, which has no option of its own.
+    The dashboard is awaited on a thread, so that `ray start --block` watches GCS and raylet meanwhile, and ends where it does not come. There is no
+    server for `ray.init("ray://…")`, 90 MB, which has no option of its own.
     """
     from ray._private import node
 
     ray_node: Any = node
 
     class Node(ray_node.Node):  # type: ignore[misc]
+        all_processes: dict[str, Any]
+        _monitored = False
+
         def start_ray_client_server(self) -> None:
             pass
 
         def start_monitor(self) -> None:
-            pass
+            self._monitored = True
 
         def start_api_server(self, **asked: Any) -> None:
             self._dashboard = asked
 
         def start_ray_processes(self) -> None:
             super().start_ray_processes()
-            if self.head:
+            if not self.head:
+                return
+            self.all_processes = _Copied(self.all_processes)
+            if self._monitored:
                 super().start_monitor()
                 (monitor,) = self.all_processes["monitor"]
                 os.setpriority(os.PRIO_PROCESS, monitor.process.pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS))
+            threading.Thread(target=self._await_dashboard, name="dashboard", daemon=True).start()
+
+        def _await_dashboard(self) -> None:
+            try:
                 super().start_api_server(**self._dashboard)
+            except BaseException:
+                traceback.print_exc()
+                os.kill(os.getpid(), signal.SIGTERM)
+            # Ray lets its processes die with the thread that started them.
+            threading.Event().wait()
 
     ray_node.Node = Node
+
+
+class _Copied(dict[str, Any]):
+    """Whoever looks through it may be overtaken by who adds to it."""
+
+    def items(self) -> Any:
+        return list(super().items())
 
 
 def _dashboard_gives_way() -> None:

@@ -227,6 +227,12 @@ async def test_a_platform_that_cannot_store_bytes_is_not_ready_and_says_why(worl
     assert part == {"ok": False, "detail": "the blob store cannot write: Not a directory"}
 
 
+@pytest.mark.parametrize("web_settings", [{"ray_address": "127.0.0.1:1"}])
+async def test_a_replica_whose_ray_head_is_away_is_not_ready(world: World) -> None:
+    part = (await world.client().get("/health/ready")).json()["parts"]["ray"]
+    assert part == {"ok": False, "detail": "not answering (ConnectionRefusedError)"}
+
+
 async def test_when_the_database_is_away_the_answer_is_503_without_details(world: World) -> None:
     anna = await world.person("anna")
     name = world.resources.engine.url.database

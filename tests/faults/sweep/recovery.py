@@ -53,10 +53,11 @@ class Recovery:
 
 
 AGAIN: Final = """
-SELECT a.job_id::text, a.ended_at, b.created_at, b.running_at FROM attempts a JOIN attempts b ON b.job_id = a.job_id AND b.number = a.number + 1
+SELECT a.job_id::text, a.ended_at, b.created_at, b.running_at, b.number - a.number - 1 AS between FROM attempts a
+CROSS JOIN LATERAL (SELECT * FROM attempts WHERE job_id = a.job_id AND number > a.number AND running_at IS NOT NULL ORDER BY number LIMIT 1) b
 WHERE a.running_at < $1 AND a.ended_at > $1 AND a.fault IN ('provider', 'platform') AND ($2::uuid IS NULL OR a.node_id = $2)
-  AND a.ended_at < $1 + interval '90 seconds' AND b.running_at IS NOT NULL"""
-"""Attempts that ran at the moment of the fault and ended by it, and when the job ran again."""
+  AND a.ended_at < $1 + interval '90 seconds'"""
+"""Attempts that ran at the moment of the fault and ended by it, and when the job ran again, be it after others that never ran."""
 
 
 def wound_of(fault: Fault, stage: Stage) -> Wound | None:
@@ -94,7 +95,8 @@ def measured(database: str, wounds: list[Wound]) -> list[Recovery]:
 def steps(wound: Wound, row: Any) -> str:
     """When, after the fault, the attempt was given up and the next one assigned."""
     given_up, assigned = ((row[name] - wound.at).total_seconds() for name in ("ended_at", "created_at"))
-    return f"given up after {given_up:.1f} s, assigned after {assigned:.1f} s"
+    between = f", after {row['between']} that never ran" if row["between"] else ""
+    return f"given up after {given_up:.1f} s, assigned after {assigned:.1f} s{between}"
 
 
 def recovery(wound: Wound, running_at: dt.datetime, job: str, wounds: list[Wound]) -> Recovery:

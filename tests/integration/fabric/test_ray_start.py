@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from qubix.fabric.head import Head, start_head
+from qubix.fabric.head import Head, launch_head, start_head
 from qubix.fabric.process import ray_command
 from qubix.fabric.ray_start import NICENESS
 
@@ -24,6 +25,12 @@ def test_it_starts_without_the_web_framework_that_no_node_needs() -> None:
     loaded = {line.rpartition("|")[2].strip() for line in told.stderr.splitlines() if line.startswith("import time:")}
     assert "ray.scripts.scripts" in loaded
     assert loaded.isdisjoint({"fastapi", "ray.serve.api", "ray.util.state.api"})
+
+
+def test_it_runs_in_a_folder_with_a_ray_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "ray.py").write_text("raise SystemExit('not this one')")
+    told = subprocess.run(ray_command("--help"), cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
+    assert "--node-ip-address" in told.stdout
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +48,14 @@ def parts(head: Head) -> dict[str, psutil.Process]:
     return {word: process for process, line in lines for word in words if word in line}
 
 
+def until(holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    """Look until it holds. Raises: AssertionError."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.mark.cluster
 def test_the_dashboard_comes_after_the_raylet_that_everything_else_waits_for(head: Head) -> None:
     found = parts(head)
@@ -54,6 +69,21 @@ def test_the_dashboard_gives_way_to_what_carries_jobs(head: Head) -> None:
     raylet = found["raylet/raylet"].nice()
     assert found["gcs_server"].nice() == raylet
     assert found["dashboard/dashboard.py"].nice() == found["monitor.py"].nice() == min(19, raylet + NICENESS)
+
+
+@pytest.mark.cluster
+def test_a_raylet_that_dies_before_the_dashboard_answers_ends_the_head_too() -> None:
+    with tempfile.TemporaryDirectory(prefix="qh-", dir="/tmp") as folder:
+        head = launch_head(Path(folder))
+        try:
+            until(lambda: "dashboard/dashboard.py" in parts(head))
+            parts(head)["dashboard/dashboard.py"].suspend()
+            until(lambda: "Ray runtime started." in head.process.log.read_text())
+            assert not head.answers()
+            parts(head)["raylet/raylet"].kill()
+            until(lambda: not head.alive(), timeout_s=20.0)
+        finally:
+            head.stop(1.0)
 
 
 @pytest.mark.cluster
