@@ -33,7 +33,7 @@ from tests.integration.chains.devnet_process import Devnet, Person
 TICK_S: Final = 0.08
 AHEAD: Final = 10
 """Whatever wallets outside send is aimed at fewer ticks ahead."""
-PATIENCE_S: Final = 180.0
+PATIENCE_S: Final = 300.0
 FLOAT: Final = 1_000_000
 """The operator's money for fees."""
 WEB: Final = "qubix_web"
