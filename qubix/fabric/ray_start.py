@@ -8,7 +8,6 @@ tests/integration/fabric/test_ray_start.py looks after.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -26,7 +25,8 @@ NICENESS: Final = 10
 def _raylet_first() -> None:
     """Start the head's raylet before its dashboard, which Ray 2.60 awaits first: Serve and the machines need the one and not the other.
 
-    The dashboard is awaited on a thread, so that `ray start --block` watches GCS and raylet meanwhile, and ends where it does not come. There is no
+    Dashboard and monitor start, patiently, on a thread of their own, so that `ray start --block` watches GCS and raylet meanwhile, and ends where they do not
+    come. Each node's own part of the dashboard is the raylet's to start, which awaits it: it has the raylet's priority. There is no
     server for `ray.init("ray://…")`, 90 MB, which has no option of its own.
     """
     from ray._private import node
@@ -51,14 +51,14 @@ def _raylet_first() -> None:
             if not self.head:
                 return
             self.all_processes = _Copied(self.all_processes)
-            if self._monitored:
-                super().start_monitor()
-                (monitor,) = self.all_processes["monitor"]
-                os.setpriority(os.PRIO_PROCESS, monitor.process.pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS))
-            threading.Thread(target=self._await_dashboard, name="dashboard", daemon=True).start()
+            threading.Thread(target=self._start_what_gives_way, name="dashboard", daemon=True).start()
 
-        def _await_dashboard(self) -> None:
+        def _start_what_gives_way(self) -> None:
             try:
+                # Of this thread alone, and of what it starts.
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+                if self._monitored:
+                    super().start_monitor()
                 super().start_api_server(**self._dashboard)
             except BaseException:
                 traceback.print_exc()
@@ -76,20 +76,6 @@ class _Copied(dict[str, Any]):
         return list(super().items())
 
 
-def _dashboard_gives_way() -> None:
-    """Make the dashboard's processes patient ones. Not each node's part of it: Ray's raylet awaits that."""
-    from ray._private import services
-
-    command_of: Callable[..., list[str]] = services._build_python_executable_command_memory_profileable
-    nice = shutil.which("nice")
-
-    def patient(component: str, *arguments: Any, **named: Any) -> list[str]:
-        command = command_of(component, *arguments, **named)
-        return [nice, "-n", str(NICENESS), *command] if nice and component == "dashboard" else command
-
-    services._build_python_executable_command_memory_profileable = patient
-
-
 def main() -> None:
     """Entry point."""
     for name in _UNUSED_COMMANDS:
@@ -97,7 +83,6 @@ def main() -> None:
     from ray.scripts import scripts
 
     _raylet_first()
-    _dashboard_gives_way()
     command: Callable[[], None] = scripts.main
     command()
 

@@ -72,7 +72,8 @@ def test_the_dashboard_gives_way_to_what_carries_jobs(head: Head) -> None:
 
 
 @pytest.mark.cluster
-def test_a_raylet_that_dies_before_the_dashboard_answers_ends_the_head_too() -> None:
+@pytest.mark.parametrize("victim", ["raylet/raylet", "dashboard/dashboard.py"])
+def test_what_dies_before_the_dashboard_answers_ends_the_head(victim: str) -> None:
     with tempfile.TemporaryDirectory(prefix="qh-", dir="/tmp") as folder:
         head = launch_head(Path(folder))
         try:
@@ -80,7 +81,7 @@ def test_a_raylet_that_dies_before_the_dashboard_answers_ends_the_head_too() -> 
             parts(head)["dashboard/dashboard.py"].suspend()
             until(lambda: "Ray runtime started." in head.process.log.read_text())
             assert not head.answers()
-            parts(head)["raylet/raylet"].kill()
+            parts(head)[victim].kill()
             until(lambda: not head.alive(), timeout_s=20.0)
         finally:
             head.stop(1.0)
