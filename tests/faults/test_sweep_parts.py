@@ -40,9 +40,16 @@ def test_a_job_that_waited_when_the_head_was_killed_counts_as_the_heads() -> Non
     killed = Wound(KILLED, after[0], "n", Fault(1, Deed.KILL, "raylet", 0, 0.0))
     head = Wound(HEAD, after[30], None, Fault(2, Deed.KILL, "head", None, 0.0))
     assert recovery(killed, after[10], "j", [killed, head]).seconds == 10
-    assert steps(killed, {"ended_at": after[10], "created_at": after[50]}) == "given up after 10.0 s, assigned after 50.0 s"
     late = recovery(killed, after[50], "j", [killed, head])
     assert (late.promise, late.seconds, late.detail) == (HEAD, 20, "#1 kill raylet, then #2 kill head, job j")
+
+
+def test_a_late_job_says_when_it_was_assigned_again_and_how_often_it_never_ran() -> None:
+    began = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    killed = Wound(KILLED, began, "n", Fault(1, Deed.KILL, "raylet", 0, 0.0))
+    row = {"ended_at": began + dt.timedelta(seconds=10), "created_at": began + dt.timedelta(seconds=50)}
+    assert steps(killed, {**row, "between": 0}) == "given up after 10.0 s, assigned after 50.0 s"
+    assert steps(killed, {**row, "between": 2}) == "given up after 10.0 s, assigned after 50.0 s, after 2 that never ran"
 
 
 class Echo:
