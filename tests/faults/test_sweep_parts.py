@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.places import places
 from tests.faults.sweep.links import Links
-from tests.faults.sweep.recovery import HEAD, KILLED, Wound, recovery, steps
+from tests.faults.sweep.recovery import HEAD, KILLED, Wound, recovery, steps, without_a_device_s
 from tests.faults.sweep.schedule import RARE, Deed, Fault, Mode, deck, schedule
 
 
@@ -48,8 +48,19 @@ def test_a_late_job_says_when_it_was_assigned_again_and_how_often_it_never_ran()
     began = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     killed = Wound(KILLED, began, "n", Fault(1, Deed.KILL, "raylet", 0, 0.0))
     row = {"ended_at": began + dt.timedelta(seconds=10), "created_at": began + dt.timedelta(seconds=50)}
-    assert steps(killed, {**row, "between": 0}) == "given up after 10.0 s, assigned after 50.0 s"
-    assert steps(killed, {**row, "between": 2}) == "given up after 10.0 s, assigned after 50.0 s, after 2 that never ran"
+    assert steps(killed, {**row, "between": 0}, 0.0) == "given up after 10.0 s, assigned after 50.0 s"
+    assert steps(killed, {**row, "between": 2}, 0.0) == "given up after 10.0 s, assigned after 50.0 s, after 2 that never ran"
+    assert steps(killed, {**row, "between": 0}, 7.0) == "given up after 10.0 s, assigned after 50.0 s, 7.0 s of it without a free device"
+
+
+@pytest.mark.parametrize(("devices", "waited_s"), [(1, 10), (2, 25)])
+def test_a_job_waits_for_a_device_while_no_other_machine_has_as_many_free(devices: int, waited_s: float) -> None:
+    at = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=seconds) for seconds in range(61)]
+    gap = {"ended_at": at[10], "created_at": at[50], "devices": devices}
+    taken = [("b", 0, 30, 1), ("b", 20, 35, 1), ("c", 5, 30, 2), ("c", 30, 60, 1)]
+    rows = [{"node_id": node, "created_at": at[since], "ended_at": at[until], "devices": count} for node, since, until, count in taken]
+    assert without_a_device_s(gap, rows) == waited_s
+    assert without_a_device_s(gap, []) == 0
 
 
 class Echo:

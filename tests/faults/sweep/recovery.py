@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
 import httpx
 
-from tests.faults.sweep.schedule import LEASE_S, Deed, Fault
-from tests.faults.sweep.stage import Stage
+from tests.faults.sweep.schedule import LEASE_S, MACHINES, Deed, Fault
+from tests.faults.sweep.stage import GPUS_EACH, Stage
 
 LOOK_S: Final = 0.02
 
@@ -53,11 +55,16 @@ class Recovery:
 
 
 AGAIN: Final = """
-SELECT a.job_id::text, a.ended_at, b.created_at, b.running_at, b.number - a.number - 1 AS between FROM attempts a
+SELECT a.job_id::text, a.node_id, a.ended_at, b.created_at, b.running_at, b.number - a.number - 1 AS between, cardinality(b.device_uuids) AS devices
+FROM attempts a
 CROSS JOIN LATERAL (SELECT * FROM attempts WHERE job_id = a.job_id AND number > a.number AND running_at IS NOT NULL ORDER BY number LIMIT 1) b
 WHERE a.running_at < $1 AND a.ended_at > $1 AND a.fault IN ('provider', 'platform') AND ($2::uuid IS NULL OR a.node_id = $2)
   AND a.ended_at < $1 + interval '90 seconds'"""
 """Attempts that ran at the moment of the fault and ended by it, and when the job ran again, be it after others that never ran."""
+TAKEN: Final = """
+SELECT node_id, created_at, coalesce(ended_at, $3) AS ended_at, cardinality(device_uuids) AS devices FROM attempts
+WHERE node_id <> $1 AND created_at < $3 AND coalesce(ended_at, 'infinity') > $2"""
+"""Whose devices other attempts had meanwhile."""
 
 
 def wound_of(fault: Fault, stage: Stage) -> Wound | None:
@@ -83,8 +90,10 @@ def measured(database: str, wounds: list[Wound]) -> list[Recovery]:
         try:
             found = []
             for wound in wounds:
-                rows = await connection.fetch(AGAIN, wound.at, wound.node_id)
-                found += [recovery(wound, row["running_at"], f"{row['job_id']}, {steps(wound, row)}", wounds) for row in rows]
+                for row in await connection.fetch(AGAIN, wound.at, wound.node_id):
+                    taken = await connection.fetch(TAKEN, row["node_id"], row["ended_at"], row["created_at"])
+                    job = f"{row['job_id']}, {steps(wound, row, without_a_device_s(row, taken))}"
+                    found.append(recovery(wound, row["running_at"], job, wounds))
             return found
         finally:
             await connection.close()
@@ -92,11 +101,27 @@ def measured(database: str, wounds: list[Wound]) -> list[Recovery]:
     return asyncio.run(ask())
 
 
-def steps(wound: Wound, row: Any) -> str:
-    """When, after the fault, the attempt was given up and the next one assigned."""
+def steps(wound: Wound, row: Any, waited_s: float) -> str:
+    """When, after the fault, the attempt was given up and the next one assigned, and how long no device was free in between."""
     given_up, assigned = ((row[name] - wound.at).total_seconds() for name in ("ended_at", "created_at"))
+    waited = f", {waited_s:.1f} s of it without a free device" if waited_s else ""
     between = f", after {row['between']} that never ran" if row["between"] else ""
-    return f"given up after {given_up:.1f} s, assigned after {assigned:.1f} s{between}"
+    return f"given up after {given_up:.1f} s, assigned after {assigned:.1f} s{waited}{between}"
+
+
+def without_a_device_s(row: Any, taken: list[Any]) -> float:
+    """Seconds between both attempts in which the other machines' devices were taken. Args: taken, by which attempts (`TAKEN`).
+    At least: a machine that is away, or has a device in quarantine, counts as free."""
+    edges = sorted({min(max(at, row["ended_at"]), row["created_at"]) for one in taken for at in (one["created_at"], one["ended_at"])})
+    waited_s = 0.0
+    for since, until in itertools.pairwise(sorted({row["ended_at"], row["created_at"], *edges})):
+        busy: Counter[Any] = Counter()
+        for one in taken:
+            if one["created_at"] <= since and one["ended_at"] >= until:
+                busy[one["node_id"]] += one["devices"]
+        full = [devices for devices in busy.values() if GPUS_EACH - devices < row["devices"]]
+        waited_s += (until - since).total_seconds() if len(full) >= MACHINES - 1 else 0.0
+    return waited_s
 
 
 def recovery(wound: Wound, running_at: dt.datetime, job: str, wounds: list[Wound]) -> Recovery:
