@@ -30,6 +30,11 @@ OWNER: Final = "qubix_owner"
 DATABASE: Final = "qubix"
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 30.0
+ORPHANS_TIMEOUT_S: Final = 10.0
+ORPHANS_LOOK_S: Final = 0.2
+STILL_IN_USE: Final = "is still in use"
+"""What a server says whose predecessor was killed while its sessions lived on: they end by themselves in moments, and until then it refuses to start
+(PostgreSQL, src/backend/utils/init/miscinit.c and storage/ipc: "pre-existing shared memory block (key %lu, ID %lu) is still in use")."""
 SAFE: Final[Mapping[str, str]] = {
     "max_connections": "200",
     "shared_buffers": "256MB",
@@ -109,17 +114,9 @@ class EmbeddedServer:
             os.chown(socket_dir, view.uid, view.gid or 0)
         options = [part for name, value in self.options.items() for part in ("-c", f"{name}={value}")]
         log_path = self.data_dir / "log" / "postgres.log"
-        with log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                view.argv("postgres", "-D", str(view.data), "-h", "127.0.0.1", "-p", str(self.port), "-k", "", *options),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                start_new_session=True,
-                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
-            )
-        self._wait_until_ready(log_path)
+        deadline = time.monotonic() + ORPHANS_TIMEOUT_S
+        while not self._comes_up(view, options, log_path, until=deadline):
+            time.sleep(ORPHANS_LOOK_S)
         self._make_roles()
 
     def stop(self) -> None:
@@ -230,19 +227,45 @@ class EmbeddedServer:
             if not status.exists() or not status.read_text().startswith(f"{pid} (postgres) ") or ") Z " in status.read_text():
                 pid_file.unlink()
 
-    def _wait_until_ready(self, log_path: Path) -> None:
+    def _comes_up(self, view: _View, options: list[str], log_path: Path, *, until: float) -> bool:
+        """Start it once. Args: until, by the monotonic clock, how long to put up with what is left of a server that was killed.
+
+        Returns: False where another try is due. Raises: Unavailable.
+        """
+        with log_path.open("ab") as log:
+            began = log.tell()
+            self.process = subprocess.Popen(
+                view.argv("postgres", "-D", str(view.data), "-h", "127.0.0.1", "-p", str(self.port), "-k", "", *options),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
+                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+            )
+        if self._is_ready_in_time():
+            return True
+        self.stop()
+        said = log_path.read_bytes()[began:].decode(errors="replace")
+        if STILL_IN_USE not in said:
+            raise Unavailable(f"PostgreSQL did not start: {said[-1500:]}", next_step="see the log above; `qubix doctor` checks the rest")
+        if time.monotonic() > until:
+            raise Unavailable(
+                f"PostgreSQL did not start: processes of a server that was killed still use {self._cluster} after {ORPHANS_TIMEOUT_S:.0f} s",
+                next_step="look for them with `ps -C postgres -o pid,ppid,stat,args`, end them, then start again",
+            )
+        return False
+
+    def _is_ready_in_time(self) -> bool:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             with contextlib.suppress(FileNotFoundError, IndexError):
                 if (self._cluster / "postmaster.pid").read_text().splitlines()[7].strip() == "ready":
-                    return
+                    return True
             if self.process is not None and self.process.poll() is not None:
                 break
             time.sleep(0.01)
-        self.stop()
-        raise Unavailable(
-            f"PostgreSQL did not start: {log_path.read_text()[-1500:]}", next_step="see the log above; `qubix doctor` checks the rest"
-        )
+        return False
 
     def _make_roles(self) -> None:
         import asyncio

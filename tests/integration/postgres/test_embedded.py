@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from qubix.kernel.errors import Invalid
+from qubix.kernel.errors import Invalid, Unavailable
+from qubix.postgres import embedded
 from qubix.postgres.embedded import EmbeddedServer
 from qubix.postgres.engine import read_url_file
 
@@ -34,8 +38,6 @@ async def rows(url: str) -> list[int]:
 
 
 def query(server: EmbeddedServer, sql: str) -> None:
-    import asyncio
-
     async def run() -> None:
         connection = await asyncpg.connect(server.url())
         await connection.execute(sql)
@@ -45,8 +47,6 @@ def query(server: EmbeddedServer, sql: str) -> None:
 
 
 def test_what_was_committed_is_there_after_a_kill_and_a_restart(tmp_path: Path, runtime: Path) -> None:
-    import asyncio
-
     server = EmbeddedServer(tmp_path / "q", runtime)
     server.start()
     query(server, "CREATE TABLE kept(n int); INSERT INTO kept VALUES (1), (2)")
@@ -59,6 +59,44 @@ def test_what_was_committed_is_there_after_a_kill_and_a_restart(tmp_path: Path, 
         assert asyncio.run(rows(again.url())) == [1, 2]
     finally:
         again.stop()
+
+
+@pytest.fixture
+def orphaned(tmp_path: Path, runtime: Path) -> Iterator[int]:
+    """A session that outlives its server, which was killed; it ends as soon as it is let go on."""
+    server = EmbeddedServer(tmp_path / "q", runtime)
+    server.start()
+    session, read = asyncio.Runner(), asyncpg.connect(server.url())
+    connection = session.run(read)
+    try:
+        pid = int(session.run(connection.fetchval("SELECT pg_backend_pid()")))
+        os.kill(pid, signal.SIGSTOP)
+        assert server.process is not None
+        server.process.kill()
+        server.process.wait()
+        yield pid
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        connection.terminate()
+    finally:
+        session.close()
+
+
+def test_a_start_waits_for_the_last_sessions_of_a_server_that_was_killed(orphaned: int, tmp_path: Path, runtime: Path) -> None:
+    threading.Timer(1.0, os.kill, (orphaned, signal.SIGCONT)).start()
+    again = EmbeddedServer(tmp_path / "q", runtime)
+    again.start()
+    again.stop()
+    assert "still in use" in (tmp_path / "q" / "log" / "postgres.log").read_text()
+
+
+def test_a_session_that_does_not_end_is_named_as_what_keeps_the_server_from_starting(
+    orphaned: int, tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert orphaned
+    monkeypatch.setattr(embedded, "ORPHANS_TIMEOUT_S", 0.3)
+    with pytest.raises(Unavailable, match="processes of a server that was killed still use"):
+        EmbeddedServer(tmp_path / "q", runtime).start()
 
 
 def test_it_runs_below_a_private_folder_and_leaves_every_mode_as_it_was(tmp_path: Path, runtime: Path) -> None:
