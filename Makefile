@@ -13,6 +13,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --constraint constraints.txt --editable
 export RAY_USAGE_STATS_ENABLED := 0
 
+ON_ALL := --numprocesses logical --maxprocesses 8 --dist loadfile
 AUDIT := .venv-audit
 AUDITED := qubix serve_app jobs_library migrations
 SEMGREP := SEMGREP_SEND_METRICS=off SEMGREP_ENABLE_VERSION_CHECK=0 SEMGREP_SETTINGS_FILE=$(AUDIT)/settings.yml \
@@ -27,7 +28,12 @@ demo: $(VENV)/.installed-run
 	@$(BIN)/qubix demo $(ARGS)
 
 test: $(VENV)/.installed-dev
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	@failed=0; for those in '$(ON_ALL) -m "not alone"' '-m alone'; do \
+		echo "$(BIN)/python -m pytest $$those"; eval "$(BIN)/python -m pytest $$those" || failed=1; done; exit $$failed
+endif
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -36,7 +42,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 check: lint
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest $(ON_ALL) tests/unit
 
 audit: $(AUDIT)/.installed
 	$(AUDIT)/bin/bandit --quiet --configfile pyproject.toml --ignore-nosec --recursive $(AUDITED)

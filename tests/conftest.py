@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 import asyncpg
@@ -41,10 +42,22 @@ def pytest_configure() -> None:
 SHARED = frozenset({"whole", "ray_world", "subject"})
 """Platforms that live from their first test to the last of all, and take CPU while they idle; a contract's subject may ask for one."""
 
+ALONE: Final = tuple(Path(__file__).parent / name for name in ("cluster", "contract", "faults", "jobs_library", "sandbox"))
+HEAVY: Final = ("cluster", "sandbox")
+"""Folders and marks of tests that take every processor, or look at all processes."""
 
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of shared platforms come last."""
-    items.sort(key=lambda item: not SHARED.isdisjoint(getattr(item, "fixturenames", ())))
+    """The tests of shared platforms come last; `make test` runs what is not marked as alone on every processor at once, and then the rest."""
+    items.sort(key=_shares)
+    for item in items:
+        if _shares(item) or any(item.path.is_relative_to(folder) for folder in ALONE) or any(map(item.get_closest_marker, HEAVY)):
+            item.add_marker("alone")
+
+
+def _shares(item: pytest.Item) -> bool:
+    return not SHARED.isdisjoint(getattr(item, "fixturenames", ())) and not item.path.is_relative_to(UNIT)
 
 
 @pytest.fixture(scope="module", autouse=True)
