@@ -84,11 +84,18 @@ class Whole:
         self._clients: list[Client] = []
         self.provider: Client
 
-    def up(self) -> None:
-        """Start the platform, or start it again on the same data."""
+    def up(self) -> str | None:
+        """Start the platform, or start it again on the same data. Returns: the operator's key, where it is a new one."""
         run, key = start_detached(self.data_dir, settings=self.settings, owner=os.getpid())
         self.url = run.urls["application"]
         self.operator_key = key or self.operator_key
+        return key
+
+    def run(self) -> runfile.RunFile:
+        """What runs."""
+        found = runfile.read(self.data_dir)
+        assert found is not None
+        return found
 
     def down(self) -> None:
         """Stop machines and platform."""

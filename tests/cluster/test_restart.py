@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -12,6 +13,7 @@ import pytest
 
 from qubix.cli import runfile
 from qubix.cli.client import Client
+from qubix.cli.processes import alive
 from tests.whole import STEPS, Consumer, Whole, whole_platform
 
 pytestmark = pytest.mark.cluster
@@ -50,18 +52,19 @@ def write_a_hundred_items(consumer: Consumer) -> None:
         consumer.run(STEPS, "1 1", budget=generator.randint(10_000, 10**6), price_max=10**6, wait_s=3600)
 
 
-def kill_everything(whole: Whole) -> None:
-    """As a power cut would: every process of the platform at once, the supervisor included."""
-    run = runfile.read(whole.data_dir)
-    assert run is not None
+def kill_all_but_rays(whole: Whole) -> runfile.RunFile:
+    """Every process of the platform at once, the supervisor included, as a power cut would; but Ray's stay behind. Returns: what ran."""
+    run = whole.run()
     assert run.supervisor is not None
     supervisor = psutil.Process(run.supervisor.pid)
-    tree = [supervisor, *supervisor.children(recursive=True)]
+    left = {process.pid for name, process in run.processes.items() if name.startswith("ray/")}
+    tree = [process for process in (supervisor, *supervisor.children(recursive=True)) if process.pid not in left]
     for process in tree:
         os.kill(process.pid, signal.SIGSTOP)
     for process in tree:
         process.kill()
     psutil.wait_procs(tree, timeout=10)
+    return run
 
 
 def test_p_a05_what_was_written_reads_the_same_after_a_restart_of_the_whole_stack() -> None:
@@ -71,12 +74,19 @@ def test_p_a05_what_was_written_reads_the_same_after_a_restart_of_the_whole_stac
         key = str(consumer.client.http.headers["Authorization"]).removeprefix("Bearer ")
         before = everything(consumer.client)
         assert sum(len(before[kind]) for kind in ("keys", "uploads", "transactions", "jobs")) > 100
+        ran = whole.run()
         whole.down()
-        whole.up()
+        assert [name for name, process in ran.processes.items() if alive(process)] == []
+        assert not Path(ran.runtime_dir).exists()
+        del whole.settings["network"]
+        assert whole.up() is None  # the operator's key is told once
+        assert "treasury" not in whole.run().processes  # a ledger stays with the network that it was born on
         with Client(whole.url, key) as client:
             assert everything(client) == before
-        kill_everything(whole)
-        whole.up()
+        crashed = kill_all_but_rays(whole)
+        assert whole.up() is None
+        assert [name for name, process in crashed.processes.items() if alive(process)] == []
+        assert not Path(crashed.runtime_dir).exists()
         with Client(whole.url, key) as client:
             assert everything(client) == before
         assert whole.audit() == []
