@@ -19,7 +19,7 @@ AUDITED := qubix serve_app jobs_library migrations
 SEMGREP := SEMGREP_SEND_METRICS=off SEMGREP_ENABLE_VERSION_CHECK=0 SEMGREP_SETTINGS_FILE=$(AUDIT)/settings.yml \
 	SEMGREP_LOG_FILE=$(AUDIT)/log SEMGREP_VERSION_CACHE_PATH=$(AUDIT)/version PATH="$(CURDIR)/$(AUDIT)/bin:$$PATH" semgrep
 
-.PHONY: install demo test lint check audit bench web faults
+.PHONY: install demo test test-together test-alone lint check audit bench web faults
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed-run
@@ -31,9 +31,14 @@ test: $(VENV)/.installed-dev
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	@failed=0; for those in '$(ON_ALL) -m "not alone"' '-m alone'; do \
-		echo "$(BIN)/python -m pytest $$those"; eval "$(BIN)/python -m pytest $$those" || failed=1; done; exit $$failed
+	@$(MAKE) --no-print-directory --keep-going test-together test-alone
 endif
+
+test-together: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(ON_ALL) -m "not alone"
+
+test-alone: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m alone
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

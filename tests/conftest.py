@@ -16,6 +16,7 @@ from typing import Final
 from uuid import uuid4
 
 import asyncpg
+import hypothesis
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -35,7 +36,9 @@ UNIT = Path(__file__).parent / "unit"
 
 
 def pytest_configure() -> None:
-    """End on SIGTERM as on Ctrl-C: fixtures stop the servers that they started."""
+    """End on SIGTERM as on Ctrl-C: fixtures stop the servers that they started. What Hypothesis tries may take as long as the machine's load makes it."""
+    hypothesis.settings.register_profile("qubix", deadline=None)
+    hypothesis.settings.load_profile("qubix")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 

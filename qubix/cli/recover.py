@@ -39,6 +39,10 @@ def recover(
     """
     if transaction is None and (user or house or unpaid):
         raise WrongUsage("--user, --house and --unpaid are about one transaction", next_step="name it: qubix treasury recover lists them")
+    if unpaid == "PROOF":
+        raise WrongUsage(
+            "PROOF stands for what proves that it paid nothing", next_step="say in its place where you looked, and what you found"
+        )
     if unpaid and (user or house):
         raise WrongUsage("what has paid nothing is charged to nobody", next_step="--unpaid alone, or without it")
     out, who = Output(as_json), person_of(by)

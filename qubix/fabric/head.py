@@ -79,8 +79,12 @@ class Head:
         return self.process.poll() is None
 
     def answers(self) -> bool:
-        """Whether GCS and dashboard take connections now."""
-        return head_answers(f"127.0.0.1:{self.where.gcs_port}") and head_answers(f"127.0.0.1:{self.where.dashboard_port}")
+        """Whether its GCS takes connections now. The dashboard comes later, and nothing of ours waits for it."""
+        return head_answers(f"127.0.0.1:{self.where.gcs_port}")
+
+    def shows(self) -> bool:
+        """Whether its dashboard takes connections now."""
+        return head_answers(f"127.0.0.1:{self.where.dashboard_port}")
 
     def stop(self, grace_s: float = 5.0) -> int:
         """End it and all of its processes."""

@@ -21,6 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from qubix.kernel import privileges
 from qubix.kernel.errors import Unavailable
 from qubix.kernel.ports import free_port
@@ -30,11 +32,12 @@ OWNER: Final = "qubix_owner"
 DATABASE: Final = "qubix"
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 30.0
+PID_FILE: Final = "postmaster.pid"
 ORPHANS_TIMEOUT_S: Final = 10.0
 ORPHANS_LOOK_S: Final = 0.2
-STILL_IN_USE: Final = "is still in use"
+STILL_IN_USE: Final = ("is still in use", f'lock file "{PID_FILE}" already exists')
 """What a server says whose predecessor was killed while its sessions lived on: they end by themselves in moments, and until then it refuses to start
-(PostgreSQL, src/backend/utils/init/miscinit.c and storage/ipc: "pre-existing shared memory block (key %lu, ID %lu) is still in use")."""
+(PostgreSQL, src/backend/utils/init/miscinit.c and port/sysv_shmem.c: "pre-existing shared memory block (key %lu, ID %lu) is still in use")."""
 SAFE: Final[Mapping[str, str]] = {
     "max_connections": "200",
     "shared_buffers": "256MB",
@@ -107,7 +110,7 @@ class EmbeddedServer:
         view = self._view()
         if not (self._cluster / "PG_VERSION").exists():
             self._initialise(view)
-        self._clear_stale_pid()
+        self._end_predecessor()
         socket_dir = self.runtime_dir / "pgs"
         socket_dir.mkdir(mode=0o700, exist_ok=True)
         if view.uid is not None:
@@ -115,8 +118,10 @@ class EmbeddedServer:
         options = [part for name, value in self.options.items() for part in ("-c", f"{name}={value}")]
         log_path = self.data_dir / "log" / "postgres.log"
         deadline = time.monotonic() + ORPHANS_TIMEOUT_S
+        self._clear_stale_pid()
         while not self._comes_up(view, options, log_path, until=deadline):
             time.sleep(ORPHANS_LOOK_S)
+            self._clear_stale_pid()
         self._make_roles()
 
     def stop(self) -> None:
@@ -217,15 +222,40 @@ class EmbeddedServer:
         if answer.returncode != 0:
             raise Unavailable(f"initdb failed: {answer.stderr.strip()[-800:]}", next_step="see the message; is the disk full?")
 
+    def _end_predecessor(self) -> None:
+        """A supervisor that was killed in the middle of a start leaves a server that nobody knows of: end it, fast and whole. Call under the folder's lock."""
+        process, is_ours = self._named_by_pid_file()
+        if process is None or not is_ours:
+            return
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(signal.SIGINT)
+            process.wait(STOP_TIMEOUT_S)
+
     def _clear_stale_pid(self) -> None:
-        """After a SIGKILL the pid file stays; PostgreSQL copes unless the pid now belongs to another process of its user."""
-        pid_file = self._cluster / "postmaster.pid"
-        with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
-            pid = int(pid_file.read_text().splitlines()[0])
-            status = Path(f"/proc/{pid}/stat")
-            # A zombie that nobody has reaped yet still has a pid, and PostgreSQL would wait for it.
-            if not status.exists() or not status.read_text().startswith(f"{pid} (postgres) ") or ") Z " in status.read_text():
-                pid_file.unlink()
+        """After a SIGKILL the pid file stays. PostgreSQL copes, unless the pid now belongs to another process of its user, or to a zombie that nobody has
+        reaped. The file names the shared memory too, by which PostgreSQL knows that sessions live on: while they do, it stays."""
+        process, is_ours = self._named_by_pid_file()
+        if process is None or is_ours or self._has_sessions():
+            return
+        (self._cluster / PID_FILE).unlink(missing_ok=True)
+
+    def _named_by_pid_file(self) -> tuple[psutil.Process | None, bool]:
+        """The process that now has the pid in it, None for nobody, and whether it is the server that wrote it (line 1 its pid, line 3 when it started)."""
+        with contextlib.suppress(OSError, ValueError, IndexError, psutil.Error):
+            lines = (self._cluster / PID_FILE).read_text().splitlines()
+            process = psutil.Process(int(lines[0]))
+            age_s = int(lines[2]) - process.create_time()
+            is_ours = process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE and -1 <= age_s <= START_TIMEOUT_S
+            return process, is_ours
+        return None, False
+
+    def _has_sessions(self) -> bool:
+        """Whether anybody is attached to the shared memory that the pid file names (line 7: key and id)."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            segment = (self._cluster / PID_FILE).read_text().splitlines()[6].split()[1]
+            rows = [row.split() for row in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
+            return any(row[1] == segment and int(row[6]) > 0 for row in rows)
+        return False
 
     def _comes_up(self, view: _View, options: list[str], log_path: Path, *, until: float) -> bool:
         """Start it once. Args: until, by the monotonic clock, how long to put up with what is left of a server that was killed.
@@ -247,7 +277,7 @@ class EmbeddedServer:
             return True
         self.stop()
         said = log_path.read_bytes()[began:].decode(errors="replace")
-        if STILL_IN_USE not in said:
+        if not any(words in said for words in STILL_IN_USE):
             raise Unavailable(f"PostgreSQL did not start: {said[-1500:]}", next_step="see the log above; `qubix doctor` checks the rest")
         if time.monotonic() > until:
             raise Unavailable(
@@ -260,7 +290,8 @@ class EmbeddedServer:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             with contextlib.suppress(FileNotFoundError, IndexError):
-                if (self._cluster / "postmaster.pid").read_text().splitlines()[7].strip() == "ready":
+                lines = (self._cluster / PID_FILE).read_text().splitlines()
+                if lines[7].strip() == "ready" and self.process is not None and lines[0] == str(self.process.pid):
                     return True
             if self.process is not None and self.process.poll() is not None:
                 break

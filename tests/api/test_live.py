@@ -63,6 +63,7 @@ async def publish(world: World, *topics: str, n: int = 0, key: str | None = None
         s.outbox.add(Event(EventType.MARKETPLACE_UPDATE, topics, uuid4(), {"n": n}, key))
 
 
+@pytest.mark.alone  # a deadline
 async def test_p_a03_every_marketplace_client_hears_of_a_registration_within_two_seconds(served: World) -> None:
     async with contextlib.AsyncExitStack() as stack:
         sockets = [await stack.enter_async_context(follow(served, None, "marketplace")) for _ in range(20)]
@@ -204,6 +205,7 @@ async def test_a_message_past_the_limit_closes_the_connection(served: World) -> 
     assert closed.value.rcvd.code == TOO_LARGE
 
 
+@pytest.mark.alone  # a deadline
 async def test_p_b40_the_end_of_a_job_is_told_once_to_each_subscriber_with_its_log_and_progress(
     served: World, controller: Controller
 ) -> None:

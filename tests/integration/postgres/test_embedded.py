@@ -7,8 +7,10 @@ import contextlib
 import os
 import signal
 import stat
+import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,11 +85,18 @@ def orphaned(tmp_path: Path, runtime: Path) -> Iterator[int]:
 
 
 def test_a_start_waits_for_the_last_sessions_of_a_server_that_was_killed(orphaned: int, tmp_path: Path, runtime: Path) -> None:
-    threading.Timer(1.0, os.kill, (orphaned, signal.SIGCONT)).start()
+    log = tmp_path / "q" / "log" / "postgres.log"
+
+    def let_go() -> None:
+        while "still in use" not in log.read_text():
+            time.sleep(0.05)
+        os.kill(orphaned, signal.SIGCONT)
+
+    threading.Thread(target=let_go, daemon=True).start()
     again = EmbeddedServer(tmp_path / "q", runtime)
     again.start()
     again.stop()
-    assert "still in use" in (tmp_path / "q" / "log" / "postgres.log").read_text()
+    assert "still in use" in log.read_text()
 
 
 def test_a_session_that_does_not_end_is_named_as_what_keeps_the_server_from_starting(
@@ -97,6 +106,35 @@ def test_a_session_that_does_not_end_is_named_as_what_keeps_the_server_from_star
     monkeypatch.setattr(embedded, "ORPHANS_TIMEOUT_S", 0.3)
     with pytest.raises(Unavailable, match="processes of a server that was killed still use"):
         EmbeddedServer(tmp_path / "q", runtime).start()
+
+
+def test_a_server_that_its_supervisor_lost_is_ended_before_another_starts_on_its_folder(tmp_path: Path, runtime: Path) -> None:
+    lost = EmbeddedServer(tmp_path / "q", runtime)
+    lost.start()
+    query(lost, "CREATE TABLE kept(n int); INSERT INTO kept VALUES (1)")
+    again = EmbeddedServer(tmp_path / "q", runtime)
+    again.start()
+    try:
+        assert lost.process is not None
+        assert lost.process.wait(1) == 0
+        assert asyncio.run(rows(again.url())) == [1]
+    finally:
+        again.stop()
+
+
+def test_a_pid_file_that_names_a_process_of_somebody_else_keeps_no_server_from_starting(tmp_path: Path, runtime: Path) -> None:
+    server = EmbeddedServer(tmp_path / "q", runtime)
+    server.start()
+    lines = (tmp_path / "q" / "pg" / "postmaster.pid").read_text().splitlines()
+    server.stop()
+    with subprocess.Popen(["sleep", "60"]) as another:
+        lines[0] = str(another.pid)
+        (tmp_path / "q" / "pg" / "postmaster.pid").write_text("\n".join(lines) + "\n")
+        again = EmbeddedServer(tmp_path / "q", runtime)
+        again.start()
+        again.stop()
+        assert another.poll() is None
+        another.kill()
 
 
 def test_it_runs_below_a_private_folder_and_leaves_every_mode_as_it_was(tmp_path: Path, runtime: Path) -> None:

@@ -6,10 +6,16 @@ from uuid import UUID
 
 import pytest
 
-from qubix.cli.recover import _ways
+from qubix.cli.output import WrongUsage
+from qubix.cli.recover import _ways, recover
 from qubix.treasury.recovering import Explained, Lost, Place
 
 KNOWN, UNKNOWN = Place("A", 5, UUID(int=1)), Place("B", 7, None)
+
+
+def test_the_word_that_stands_for_a_proof_is_none() -> None:
+    with pytest.raises(WrongUsage, match="PROOF stands for"):
+        recover("tx", unpaid="PROOF", yes=True)
 
 
 def lost(*, proved: bool) -> Lost:
