@@ -148,9 +148,8 @@ def _deposits(stage: Stage) -> list[Mapping[str, Any]]:
 
 def lose_a_node(stage: Stage) -> Mapping[str, Any]:
     """Job 2: its node dies after the second epoch. Returns: the job at its end."""
-    job_id = stage.submit(
-        "mnist", "train, node lost", epochs=str(EPOCHS + 2), **LIGHT
-    )  # a fast processor must not be done before the node dies
+    # Longer than job 1: a fast processor must not be done before the node dies.
+    job_id = stage.submit("mnist", "train, node lost", epochs=str(EPOCHS + 2), **LIGHT)
     killed: list[str] = []
 
     def changed(job: Mapping[str, Any]) -> None:

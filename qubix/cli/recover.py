@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID
 
 import typer
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from qubix.bootstrap import Resources
     from qubix.treasury.oversight import Oversight
     from qubix.treasury.recovering import Explained, Place
+
+
+PROOF: Final = "PROOF"
+"""In a proposed command, where a person writes what proves that nothing was paid; the word itself proves nothing."""
 
 
 @app.command()
@@ -39,9 +43,9 @@ def recover(
     """
     if transaction is None and (user or house or unpaid):
         raise WrongUsage("--user, --house and --unpaid are about one transaction", next_step="name it: qubix treasury recover lists them")
-    if unpaid == "PROOF":
+    if unpaid == PROOF:
         raise WrongUsage(
-            "PROOF stands for what proves that it paid nothing", next_step="say in its place where you looked, and what you found"
+            f"{PROOF} stands for what proves that it paid nothing", next_step="say in its place where you looked, and what you found"
         )
     if unpaid and (user or house):
         raise WrongUsage("what has paid nothing is charged to nobody", next_step="--unpaid alone, or without it")
@@ -87,7 +91,7 @@ def _ways(one: Explained) -> list[str]:
     """The commands that may settle a payment that needs a person's word; those that charge somebody only where it is proved that it has paid."""
     command = f"qubix treasury recover {one.lost.tx_id}"
     if not one.lost.is_proved:
-        return [f"{command} --unpaid PROOF", *([command] if one.is_whole else [])]
+        return [f"{command} --unpaid {PROOF}", *([command] if one.is_whole else [])]
     lacking = sum(place.owed is None for place in one.places)
     by_users = [f"{command}{' --user EMAIL' * lacking}"] if lacking and one.kind != "unknown" else []
     return [*by_users, f"{command} --house"]

@@ -82,10 +82,6 @@ class Head:
         """Whether its GCS takes connections now. The dashboard comes later, and nothing of ours waits for it."""
         return head_answers(f"127.0.0.1:{self.where.gcs_port}")
 
-    def shows(self) -> bool:
-        """Whether its dashboard takes connections now."""
-        return head_answers(f"127.0.0.1:{self.where.dashboard_port}")
-
     def stop(self, grace_s: float = 5.0) -> int:
         """End it and all of its processes."""
         return self.process.stop(grace_s)

@@ -101,7 +101,7 @@ class EmbeddedServer:
         return self.data_dir / "pg"
 
     def start(self) -> None:
-        """Make the cluster where there is none, start the server, make the roles and the database.
+        """Make the cluster where there is none, end a server that is left on it, start one, make the roles and the database. Call under the folder's lock.
 
         Raises: Unavailable, with the end of the server's log, when it does not come up.
         """
@@ -223,7 +223,7 @@ class EmbeddedServer:
             raise Unavailable(f"initdb failed: {answer.stderr.strip()[-800:]}", next_step="see the message; is the disk full?")
 
     def _end_predecessor(self) -> None:
-        """A supervisor that was killed in the middle of a start leaves a server that nobody knows of: end it, fast and whole. Call under the folder's lock."""
+        """A supervisor that was killed in the middle of a start leaves a server that nobody knows of: end it, fast and whole."""
         process, is_ours = self._named_by_pid_file()
         if process is None or not is_ours:
             return
@@ -281,7 +281,7 @@ class EmbeddedServer:
             raise Unavailable(f"PostgreSQL did not start: {said[-1500:]}", next_step="see the log above; `qubix doctor` checks the rest")
         if time.monotonic() > until:
             raise Unavailable(
-                f"PostgreSQL did not start: processes of a server that was killed still use {self._cluster} after {ORPHANS_TIMEOUT_S:.0f} s",
+                f"PostgreSQL did not start: processes of an earlier server still use {self._cluster} after {ORPHANS_TIMEOUT_S:.0f} s",
                 next_step="look for them with `ps -C postgres -o pid,ppid,stat,args`, end them, then start again",
             )
         return False

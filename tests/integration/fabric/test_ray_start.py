@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from qubix.fabric.head import Head, launch_head, start_head
+from qubix.fabric.head import Head, head_answers, launch_head, start_head
 from qubix.fabric.process import ray_command
 from qubix.fabric.ray_start import NICENESS
 
@@ -56,16 +56,21 @@ def until(holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+def shows(head: Head) -> bool:
+    """Whether its dashboard takes connections now."""
+    return head_answers(f"127.0.0.1:{head.where.dashboard_port}")
+
+
 @pytest.mark.cluster
 def test_the_dashboard_comes_after_the_raylet_that_everything_else_waits_for(head: Head) -> None:
-    until(head.shows)
+    until(lambda: shows(head))
     found = parts(head)
     assert found["raylet/raylet"].create_time() < found["dashboard/dashboard.py"].create_time()
 
 
 @pytest.mark.cluster
 def test_the_dashboard_gives_way_to_what_carries_jobs(head: Head) -> None:
-    until(head.shows)
+    until(lambda: shows(head))
     found = parts(head)
     raylet = found["raylet/raylet"].nice()
     assert found["gcs_server"].nice() == raylet
@@ -81,7 +86,7 @@ def test_what_dies_before_the_dashboard_answers_ends_the_head(victim: str) -> No
             until(lambda: "dashboard/dashboard.py" in parts(head))
             parts(head)["dashboard/dashboard.py"].suspend()
             until(lambda: "Ray runtime started." in head.process.log.read_text())
-            assert not head.shows()
+            assert not shows(head)
             parts(head)[victim].kill()
             until(lambda: not head.alive(), timeout_s=20.0)
         finally:
