@@ -10,12 +10,13 @@ from uuid import uuid4
 import pytest
 
 from qubix.chains.qubic import identity, qutil
-from qubix.postgres.embedded import OWNER
 from tests.faults.chain.world import User, World
 from tests.integration.chains.devnet_process import Person
 
 pytestmark = pytest.mark.postgres
 AMOUNTS = itertools.count(1_000)
+FAR = 30
+"""Ticks ahead of what is signed and sent here: enough on a busy machine."""
 LIE_S = 5.0
 """How long a lie is told. Every question that decides something is asked at least twice in that time."""
 
@@ -77,30 +78,31 @@ def test_what_the_network_drops_in_silence_is_signed_anew_once_it_is_dead(world:
     world.comes_to_rest()
     world.devnet.order("/faults", kind="drop", next=2)
     sent = withdraw(world, n=3)
-    world.until(lambda: len([row for row in world.signed(*sent) if row["state"] == "DEAD"]) == 2, "two payments are dead")
+    world.until(lambda: any(row["state"] == "DEAD" for row in world.signed(*sent)), "a payment is dead")
     world.comes_to_rest()
     assert [row["state"] for row in world.signed(*sent)][-1] == "PAID"
 
 
 @pytest.mark.parametrize(("path", "ticks"), [("/skip", 40), ("/epoch", 0), ("/epoch", 400)])
 def test_a_payment_whose_tick_never_comes_is_signed_anew(world: World, path: str, ticks: int) -> None:
-    """Skipped ticks; a change of epoch that loses what is pending, with and without skipped ticks: the same bytes, sent again in time, are paid."""
-    due = pay_in(world)
-    sent = withdraw(world, n=2)
-    world.until(lambda: [row for row in world.signed(*sent) if row["broadcasts"]], "a payment is sent")
-    world.devnet.order(path, ticks=ticks)
-    lost = world.gives(world.user().address, next(AMOUNTS)) if path == "/skip" else None
+    """Skipped ticks; a change of epoch that loses what is pending, with and without skipped ticks: the same bytes, sent again in time, are paid.
+
+    The network stands still meanwhile, so that what is pending stays pending until it is lost.
+    """
+    assert world.payer
     world.comes_to_rest()
-    first, *_, last = world.signed(*sent)
-    assert last["state"] == "PAID"
-    assert first["state"] == "DEAD" or (ticks == 0 and first["broadcasts"] > 1)
-    assert lost is None or world.value(OWNER, "SELECT count(*) FROM chain_rows WHERE tx_id = $1", lost) == 1
-    late = {user: amount for user, amount in due.items() if int(_received(world, user)) == amount}
-    credited(world, late)
-
-
-def _received(world: World, user: User) -> int:
-    return int(world.devnet.live(f"balances/{user.address}")["balance"]["incomingAmount"])
+    world.devnet.order("/faults", kind="halt")
+    sent = withdraw(world)
+    world.until(lambda: world.status()["pending"], "a payment is pending")
+    lost = pay_in(world)
+    world.devnet.order(path, ticks=ticks)
+    in_time = ticks == 0
+    if in_time:
+        world.until(lambda: world.signed(*sent)[0]["broadcasts"] > 1, "the same bytes are sent again")
+    due = pay_in(world)
+    world.comes_to_rest()
+    assert [row["state"] for row in world.signed(*sent)] == (["PAID"] if in_time else ["DEAD", "PAID"])
+    credited(world, due | dict.fromkeys(lost, 0))
 
 
 def test_a_wrong_money_flew_neither_pays_nor_credits_in_either_direction(world: World) -> None:
@@ -108,7 +110,7 @@ def test_a_wrong_money_flew_neither_pays_nor_credits_in_either_direction(world: 
     poor, real, cheated = outsider(world, 5_000), world.user(), world.user()
     world.devnet.order("/faults", kind="money_flew", mode="inverted")
     world.gives(real.address, 777)
-    tick = world.devnet.tick + 8
+    tick = world.devnet.tick + FAR
     spent = poor.pays(Person(uuid4().int).key, 5_000, tick)
     unflown = poor.pays(identity.decode(cheated.address), 5_000, tick)
     assert [world.devnet.send(one).status_code for one in (spent, unflown)] == [200, 200]
@@ -122,9 +124,12 @@ def test_a_wrong_money_flew_neither_pays_nor_credits_in_either_direction(world: 
 
 
 def test_an_archive_that_falls_far_behind_delays_and_decides_nothing(world: World) -> None:
+    assert world.payer
+    world.devnet.order("/faults", kind="halt")
     sent = withdraw(world)
     until_signed(world, sent)
     world.devnet.order("/archive", lag=150, log_lag=20)
+    world.devnet.order("/faults/clear")
     due = pay_in(world)
     time.sleep(LIE_S)
     assert world.state(sent[0]) == "OPEN"
@@ -163,7 +168,7 @@ def test_rows_that_come_twice_and_in_another_order_are_counted_once(world: World
     rich = outsider(world, 50_000)
     due = {world.user(): next(AMOUNTS) for _ in range(4)}
     payments = [(identity.decode(user.address), amount) for user, amount in due.items()]
-    many = qutil.send_many(rich.key, payments, tick=world.devnet.tick + 8, fee=10).signed_by(rich.subseed)
+    many = qutil.send_many(rich.key, payments, tick=world.devnet.tick + FAR, fee=10).signed_by(rich.subseed)
     assert world.devnet.send(many).status_code == 200
     due |= pay_in(world, n=2)
     sent = withdraw(world, n=3)

@@ -61,11 +61,13 @@ def test_a_second_transaction_of_our_paying_address_stops_all_payouts_even_acros
     assert world.payer
     world.comes_to_rest()
     world.treasurer.restart("treasury.unknown")
+    world.devnet.order("/faults", kind="halt")
     one, ours = next_payment(world, 600)
     forged = signed_again(ours, stolen_subseed(world, identity.encode(ours.source)))
     assert forged.verify()
     assert forged.id != ours.id
     assert world.devnet.send(forged).status_code == 200
+    world.devnet.order("/faults/clear")
     world.until(world.treasurer.is_killed, "the payment is called unknown")
     world.treasurer.start()
     world.until(lambda: world.value(OWNER, "SELECT needs_person FROM payout_halts WHERE subject = '*'"), "payouts are stopped")

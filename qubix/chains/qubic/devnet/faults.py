@@ -37,6 +37,8 @@ class Kind(enum.StrEnum):
     """The archive denies a transaction that it has, its events too."""
     DUPLICATE = "duplicate"
     """Lists bring every row twice, the last one first."""
+    HALT = "halt"
+    """The whole network stands still: the clock brings no tick, only the admin's steps do."""
 
 
 @dataclass(frozen=True)

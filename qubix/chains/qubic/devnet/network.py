@@ -141,6 +141,11 @@ class Network:
             self._write(self.ledger.step(self._now_ms()))
         return self.ledger.tick
 
+    def pulse(self) -> None:
+        """Execute the tick that the clock brings, unless the network stands still."""
+        if not self.faults.strikes(Kind.HALT, self.ledger.tick, door="a"):
+            self.step()
+
     def skip(self, ticks: int) -> int:
         """Leave out ticks and execute the next one. Returns: the current tick."""
         self._room(ticks + 1)

@@ -69,13 +69,13 @@ def create_app(network: Network, *, tick_s: float = 1.0, admin: list[BaseRoute] 
 
 
 async def tick_on(network: Network, clock: Clock, tick_s: float) -> None:
-    """Execute a tick every `tick_s` seconds, for ever; what was missed while the machine slept is not caught up."""
+    """Execute a tick every `tick_s` seconds, for ever; what was missed while the machine slept, or the network stood still, is not caught up."""
     due = clock.monotonic() + tick_s
     while True:
         await clock.sleep(max(0.0, due - clock.monotonic()))
         # A tick that could not be written was undone: the next round tries again.
         with contextlib.suppress(Refusal):
-            network.step()
+            network.pulse()
         due = max(due + tick_s, clock.monotonic())
 
 

@@ -336,5 +336,16 @@ async def test_ticks_come_by_the_clock_and_what_was_slept_through_is_not_caught_
     assert clock.slept == [1.0, 1.0, 0.0, 1.0]
 
 
+async def test_a_network_that_stands_still_ticks_by_the_admins_steps_alone(network: Network) -> None:
+    network.faults.arm(Fault(Kind.HALT, next=3))
+    with pytest.raises(Over):
+        await tick_on(network, StumblingClock(3), 1.0)
+    assert network.ledger.tick == FIRST_TICK
+    network.step()
+    with pytest.raises(Over):
+        await tick_on(network, StumblingClock(2), 1.0)
+    assert network.ledger.tick == FIRST_TICK + 3
+
+
 def test_the_first_tick_of_all_is_there(network: Network) -> None:
     assert Rpc(network).tick_data(network.view("a", "query"), {"tickNumber": FIRST_TICK})["tickData"]["transactionHashes"] == []
