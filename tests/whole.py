@@ -24,6 +24,7 @@ from qubix.cli.client import Client
 from qubix.cli.supervise import start_and_wait
 from qubix.cli.up import start_detached, stop
 from qubix.identity.model import Scope as Grant
+from qubix.kernel.errors import QubixError
 
 FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 FUNDS = 1_000_000_000
@@ -70,6 +71,14 @@ class Machine:
         found = [process for process in self.tree() if part in _line(process)]
         assert len(found) == 1, [_line(process)[:80] for process in self.tree()]
         return found[0]
+
+    def programs(self, name: str) -> list[psutil.Process]:
+        """Those that run this program; what ends meanwhile is none of them."""
+        found = []
+        for process in self.tree():
+            with contextlib.suppress(psutil.Error):
+                found += [process] if process.name() == name else []
+        return found
 
 
 class Whole:
@@ -158,7 +167,7 @@ class Whole:
             home.mkdir(mode=0o700)
             for path in (home, saved):
                 os.chown(path, folder.stat().st_uid, folder.stat().st_gid)
-        run = start_and_wait(line, home, name, extra=account)
+        run = _started(line, home, name, account)
         assert run.supervisor is not None
         self.machines[name] = Machine(run.facts["node_id"], home, run.supervisor.pid)
         return self.machines[name]
@@ -253,6 +262,17 @@ def whole_platform(*, machines: bool = True, **settings: str) -> Iterator[Whole]
     finally:
         whole.down()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started(line: list[str], home: Path, name: str, extra: Mapping[str, str]) -> runfile.Run:
+    """The machine's processes. `ray start` of a node gives up by itself after 30 s (ray/_private/node.py) where the processors are taken."""
+    for tries_left in (2, 1, 0):
+        try:
+            return start_and_wait(line, home, name, extra=extra)
+        except QubixError:
+            if not tries_left:
+                raise
+    raise AssertionError("unreachable")
 
 
 def _saved(path: Path, account: config.Account) -> Path:

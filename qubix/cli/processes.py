@@ -61,9 +61,10 @@ def descendants(root: int) -> list[Running]:
 
 def strays(root: int, kept: Iterable[int]) -> list[Running]:
     """Every process below `root` that is neither one of `kept` nor below one of them."""
+    found = descendants(root)  # first: what is born meanwhile below one of `kept` would else be taken for a stray
     mine = set(kept)
     spared = mine | {below.pid for pid in mine for below in descendants(pid)}
-    return [found for found in descendants(root) if found.pid not in spared]
+    return [one for one in found if one.pid not in spared]
 
 
 def adopt_orphans() -> None:

@@ -7,11 +7,12 @@ import os
 import signal
 import time
 
+import httpx
 import psutil
 import pytest
 
 from qubix.kernel.errors import QubixError
-from tests.faults.under_way import machine_of, settled_once, under_way
+from tests.faults.under_way import machine_of, ran, settled_once, under_way
 from tests.whole import Consumer, Whole
 
 pytestmark = pytest.mark.cluster
@@ -33,8 +34,8 @@ def test_a_job_runs_on_in_one_attempt_while_a_platform_process_is_killed_and_com
     os.kill(killed, signal.SIGKILL)
     job = consumer.ended(job_id)
     assert job["state"] == "COMPLETED"
-    assert [attempt["state"] for attempt in job["attempts"]] == ["SUCCEEDED"]
-    assert consumer.lines(job_id)[-1] == "step 16"
+    assert [attempt["state"] for attempt in ran(job)] == ["SUCCEEDED"]
+    assert consumer.lines(job_id)[-1] == "step 30"
     settled_once(whole, job)
     assert whole.pid_of(process) != killed
 
@@ -42,17 +43,17 @@ def test_a_job_runs_on_in_one_attempt_while_a_platform_process_is_killed_and_com
 def test_a_job_whose_agent_is_killed_is_resumed_from_its_checkpoint(whole: Whole, consumer: Consumer) -> None:
     job_id = under_way(consumer)
     machine = whole.machines[machine_of(whole, consumer.job(job_id))]
-    sandboxes = [p for p in machine.tree() if "bwrap" in p.name()]
+    sandboxes = machine.programs("bwrap")
     assert sandboxes
     machine.named("ray::NodeAgent").kill()
-    gone, alive = psutil.wait_procs(sandboxes, timeout=5)
+    gone, alive = psutil.wait_procs(sandboxes, timeout=60)
     assert not alive, gone
     job = consumer.ended(job_id)
     assert job["state"] == "COMPLETED"
-    assert [attempt["state"] for attempt in job["attempts"]][-1] == "SUCCEEDED"
-    assert len(job["attempts"]) == 2
-    assert job["attempts"][0]["fault"] in ("provider", "platform")
-    assert job["attempts"][1]["resumed_from"] is not None
+    first, second = ran(job)
+    assert first["fault"] in ("provider", "platform")
+    assert second["state"] == "SUCCEEDED"
+    assert second["resumed_from"] is not None
     settled_once(whole, job)
 
 
@@ -61,24 +62,26 @@ def test_a_machine_frozen_beyond_its_lease_is_fenced_and_its_device_stays_shut_u
     name = machine_of(whole, consumer.job(job_id))
     frozen = whole.machines[name]
     tree = frozen.tree()
-    for process in tree:
-        process.suspend()
     try:
-        job = consumer.until(job_id, lambda job: len(job["attempts"]) == 2 and job["attempts"][1]["running_at"] is not None, 60)
-        assert job["attempts"][0]["state"] == "LOST"
-        assert job["attempts"][1]["node_id"] != frozen.node_id
-        assert job["attempts"][1]["resumed_from"] is not None
+        for process in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+        first, second = ran(consumer.until(job_id, lambda job: len(ran(job)) == 2, 60))
+        assert first["state"] == "LOST"
+        assert second["node_id"] != frozen.node_id
+        assert second["resumed_from"] is not None
         assert whole.provider.get(f"/api/nodes/{frozen.node_id}")["offers"][0]["gpus_free"] == 0
     finally:
         for process in tree:
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
     job = consumer.ended(job_id)
-    assert [attempt["state"] for attempt in job["attempts"]] == ["LOST", "SUCCEEDED"]
+    assert [attempt["state"] for attempt in ran(job)] == ["LOST", "SUCCEEDED"]
     assert job["state"] == "COMPLETED"
     lost = job["receipt"]["attempts"][0]
     assert lost["charge"] <= lost["rate"] * lost["metered_ms"] // 3_600_000
     settled_once(whole, job)
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 240
     while not any(offer["node_id"] == frozen.node_id for offer in consumer.client.get("/api/gpus/search", available="true")["items"]):
         assert time.monotonic() < deadline, "the frozen machine's device never came back"
         time.sleep(0.25)
@@ -96,12 +99,12 @@ def test_a_web_layer_that_is_frozen_beyond_every_lease_costs_no_job_and_no_provi
         for process in replicas:
             with contextlib.suppress(psutil.NoSuchProcess):  # Serve may have replaced it
                 process.resume()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while True:
         try:
             job = consumer.ended(job_id)
             break
-        except QubixError:
+        except (QubixError, httpx.HTTPError):
             assert time.monotonic() < deadline, "the web layer did not come back"
             time.sleep(0.5)
     assert job["state"] == "COMPLETED"

@@ -16,12 +16,12 @@ import pytest
 from qubix.cli import runfile
 from qubix.cli.processes import strays
 from qubix.kernel.errors import QubixError
-from tests.faults.under_way import settled_once, under_way, until_all_free
+from tests.faults.under_way import ran, settled_once, under_way, until_all_free
 from tests.whole import FINAL, STEPS, Consumer, Whole
 
 pytestmark = pytest.mark.cluster
-BACK_S = 120.0
-"""From the head's death until the job that ran runs again: twice what is promised, which `make faults` measures; nobody knows what else a machine does
+BACK_S = 240.0
+"""From the head's death until the job that ran runs again: four times what is promised, which `make faults` measures; nobody knows what else a machine does
 that runs tests."""
 
 
@@ -49,13 +49,27 @@ def head_of(whole: Whole) -> list[psutil.Process]:
     return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
 
 
+def until_without_strays(whole: Whole) -> None:
+    """Nothing is left of the dead head. Looked at until it holds: while processes start, one may not be recorded yet."""
+    deadline = time.monotonic() + 60
+    while True:
+        run = runfile.read(whole.data_dir)
+        assert run is not None
+        assert run.supervisor is not None
+        left = strays(run.supervisor.pid, recorded(whole).values())
+        if not left:
+            return
+        assert time.monotonic() < deadline, left
+        time.sleep(0.5)
+
+
 def runs_again(consumer: Consumer, job_id: str, deadline: float) -> dict[str, Any]:
     """Look, through whatever is missing meanwhile, until the job runs in a second attempt."""
     seen: object = None
     while time.monotonic() < deadline:
         with contextlib.suppress(QubixError, httpx.HTTPError):
             seen = job = consumer.job(job_id)
-            if job["state"] == "RUNNING" and len(job["attempts"]) == 2 and job["attempts"][1]["running_at"] is not None:
+            if job["state"] == "RUNNING" and len(ran(job)) == 2:
                 return job
         time.sleep(0.1)
     raise AssertionError(f"{job_id} does not run again within {BACK_S} s: {seen}")
@@ -73,13 +87,13 @@ def test_a_job_runs_again_by_itself_after_the_death_of_the_ray_head(whole: Whole
                 os.kill(process.pid, signal.SIGKILL)
     for job_id in jobs:
         job = runs_again(consumer, job_id, deadline)
-        assert job["attempts"][0]["state"] in ("LOST", "FAILED")
-        assert job["attempts"][1]["resumed_from"] is not None
+        first, second = ran(job)
+        assert first["state"] in ("LOST", "FAILED")
+        assert second["resumed_from"] is not None
+    until_without_strays(whole)
     after = recorded(whole)
     assert {name: before[name] for name in ("postgres", "controller")} == {name: after[name] for name in ("postgres", "controller")}
     assert not any(psutil.pid_exists(pid) for name, pid in before.items() if name.startswith("ray/"))
-    supervisor = runfile.read(whole.data_dir).supervisor  # type: ignore[union-attr]
-    assert strays(supervisor.pid, after.values()) == []  # type: ignore[union-attr]
     for machine in whole.machines.values():
         machine.named("raylet/raylet")
         machine.named("ray::NodeAgent")

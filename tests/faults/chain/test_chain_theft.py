@@ -48,6 +48,9 @@ def next_payment(world: World, amount: int) -> tuple[Any, Transaction]:
 
 
 def test_a_signatures_twin_is_refused_and_our_own_bytes_sent_by_others_pay_once(world: World) -> None:
+    assert world.payer
+    world.comes_to_rest()
+    world.devnet.order("/faults", kind="halt")
     one, ours = next_payment(world, 700)
     assert world.devnet.send(twin(ours)).status_code == 400
     assert world.devnet.send(twin(ours), "/b").status_code == 400

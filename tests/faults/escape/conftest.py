@@ -38,7 +38,7 @@ from tests.faults.escape.world import (
 )
 from tests.whole import FINAL, Whole
 
-VICTIM_S = 600
+VICTIM_S = 3500
 FUNDS = 100_000_000
 READ_MAX_BYTES = 2 << 20
 HONEST = """
@@ -230,7 +230,7 @@ def settle_a_neighbour(made: Campaign, ascent: Ascent) -> None:
     given = f"arguments={ascent.canary}"
     ascent.victim = ascent.neighbour.told("run", str(path), "--gpu", ascent.rung.gpu, "-p", given, "-y", "--detach")
     with Client(made.whole.url, ascent.neighbour.key) as client:
-        until(lambda: ascent.canary in read_log(client, ascent.victim["id"]).get("out", ""), 60)
+        until(lambda: ascent.canary in read_log(client, ascent.victim["id"]).get("out", ""), 300)
 
 
 def attack(made: Campaign, ascent: Ascent, one: suite.Attack, given: Mapping[str, Any]) -> None:
@@ -272,13 +272,13 @@ def cancel(made: Campaign, ascent: Ascent) -> None:
     with free_attacker(ascent) as attacker:
         job = attacker.told("run", str(path), "--gpu", ascent.rung.gpu, "--wait", "10min", "-y", "--detach")
         with Client(made.whole.url, attacker.key) as client:
-            until(lambda: "won" in read_log(client, job["id"]).get("out", ""), 120)
+            until(lambda: "won" in read_log(client, job["id"]).get("out", ""), 300)
             time.sleep(0.5)
             began = time.monotonic()
             attacker.told("cancel", job["id"], "-y")
             ascent.cancelled = ended(client, job["id"])
             attempt = ascent.cancelled["attempts"][-1]["id"]
-            until(lambda: not (ascent.rung.machine.home / "sandbox/attempts" / attempt).exists(), 30)
+            until(lambda: not (ascent.rung.machine.home / "sandbox/attempts" / attempt).exists(), 300)
             ascent.gone_after_s = time.monotonic() - began
             ascent.cancelled_log = read_log(client, job["id"])["out"]
 
@@ -302,7 +302,7 @@ def ended(client: Client, job_id: str) -> Mapping[str, Any]:
         seen.append(client.get(f"/api/jobs/{job_id}"))
         return seen[-1]["state"] in FINAL and seen[-1]["receipt"]["final"]
 
-    until(over, 60)
+    until(over, 300)
     return seen[-1]
 
 

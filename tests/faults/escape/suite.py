@@ -25,7 +25,7 @@ class Attack:
     reasons: frozenset[str] = SUCCEEDED
     reaches_its_end: bool = True
     needs: Mapping[str, Any] = field(default_factory=dict)
-    duration: str = "60"
+    duration: str = "600"
 
 
 SUITE: Final = (

@@ -29,7 +29,7 @@ from tests.whole import PASSWORD, Machine, Whole
 HERE: Final = Path(__file__).parent
 REPOSITORY: Final = HERE.parents[2]
 NOBODY: Final = 65534
-COMMAND_TIMEOUT_S: Final = 180.0
+COMMAND_TIMEOUT_S: Final = 900.0
 GPUS: Final = {"root": "RTX_A6000", "ordinary": "L40"}
 """By the user that a machine's node runs as: the model that it declares, by which a job finds it and no other."""
 AT_ONCE: Final = 4
@@ -251,7 +251,7 @@ def outside(folder: Path, name: str) -> str:
             python = str(Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}")
             line = as_nobody(python, "-B", str(place / "main.py"))
             secret = {"QUBIX_TEST_SECRET": "TOP-SECRET", "PATH": "/usr/bin:/bin"}
-            return subprocess.run(line, env=secret, cwd=folder, capture_output=True, text=True, timeout=60, check=False).stdout
+            return subprocess.run(line, env=secret, cwd=folder, capture_output=True, text=True, timeout=600, check=False).stdout
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

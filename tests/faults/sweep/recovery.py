@@ -47,11 +47,12 @@ class Wound:
 
 @dataclass(frozen=True)
 class Recovery:
-    """One measured time. Args: detail, of what."""
+    """One measured time. Args: detail, of what; waited_s, seconds of it in which no device was free."""
 
     promise: Promise
     seconds: float
     detail: str
+    waited_s: float = 0.0
 
 
 AGAIN: Final = """
@@ -92,8 +93,9 @@ def measured(database: str, wounds: list[Wound]) -> list[Recovery]:
             for wound in wounds:
                 for row in await connection.fetch(AGAIN, wound.at, wound.node_id):
                     taken = await connection.fetch(TAKEN, row["node_id"], row["ended_at"], row["created_at"])
-                    job = f"{row['job_id']}, {steps(wound, row, without_a_device_s(row, taken))}"
-                    found.append(recovery(wound, row["running_at"], job, wounds))
+                    waited_s = without_a_device_s(row, taken)
+                    job = f"{row['job_id']}, {steps(wound, row, waited_s)}"
+                    found.append(recovery(wound, row["running_at"], job, wounds, waited_s))
             return found
         finally:
             await connection.close()
@@ -124,14 +126,17 @@ def without_a_device_s(row: Any, taken: list[Any]) -> float:
     return waited_s
 
 
-def recovery(wound: Wound, running_at: dt.datetime, job: str, wounds: list[Wound]) -> Recovery:
-    """What a job's return tells of which promise: where the head was killed while it waited, of the head's, counted from then."""
+def recovery(wound: Wound, running_at: dt.datetime, job: str, wounds: list[Wound], waited_s: float = 0.0) -> Recovery:
+    """What a job's return tells of which promise: where the head was killed while it waited, of the head's, counted from then.
+
+    Args: waited_s, seconds without a free device between `wound` and the return.
+    """
     heads = [one for one in wounds if one.promise is HEAD and wound.at < one.at < running_at]
     last = max(heads, key=lambda one: one.at, default=wound)
     detail = (
         f"#{wound.fault.number} {wound.fault.name}{'' if last is wound else f', then #{last.fault.number} {last.fault.name}'}, job {job}"
     )
-    return Recovery(last.promise, (running_at - last.at).total_seconds(), detail)
+    return Recovery(last.promise, (running_at - last.at).total_seconds(), detail, waited_s if last is wound else 0.0)
 
 
 def database_recovery(stage: Stage, fault: Fault, write: httpx.Request) -> Recovery:

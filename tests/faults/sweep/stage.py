@@ -16,7 +16,6 @@ import httpx
 import psutil
 
 from qubix.cli import runfile
-from qubix.kernel.errors import QubixError
 from qubix.kernel.failpoints import FOLDER_VARIABLE
 from qubix.postgres.embedded import DATABASE, OWNER
 from qubix.postgres.schema import ROLES
@@ -29,7 +28,7 @@ GPUS_EACH: Final = 2
 PRICE: Final = 360_000
 STRIKE_S: Final = 12.0
 """How long a place is given to be reached."""
-HEAL_S: Final = 180.0
+HEAL_S: Final = 400.0
 """How long anything may take to be well again; the figures that are promised are judged apart. `ray start` of a node gives up by itself after 30 s
 (ray/_private/node.py) where the processors are taken, and the node tries again: two of those in a row are slow, not broken."""
 LOOK_S: Final = 0.1
@@ -216,13 +215,7 @@ class Stage:
         """Start a machine again whose very supervisor was killed, as its systemd does."""
         if fault.deed is not Deed.KILL or fault.target != "machine" or fault.machine is None:
             return
-        for tries_left in (2, 1, 0):
-            try:
-                self.machines[fault.machine] = self._join(fault.machine)
-                return
-            except QubixError:
-                if not tries_left:
-                    raise
+        self.machines[fault.machine] = self._join(fault.machine)
 
     def await_well(self, *, nodes: bool) -> float:
         """Wait until the platform (and every node) is well. Returns: seconds. Raises: NotWell, with what is not."""

@@ -207,7 +207,7 @@ class Sweep:
             for folder in ("sandbox/attempts", "work", "spool"):
                 if left := [entry.name for entry in (machine.home / folder).iterdir()] if (machine.home / folder).exists() else []:
                     found.append(f"{machine.home.name} keeps {folder}: {left[:5]}")
-            boxes = [one.pid for one in machine.tree() if one.name() == "bwrap"]
+            boxes = [one.pid for one in machine.programs("bwrap")]
             if boxes:
                 found.append(f"{machine.home.name} runs sandboxes of nothing: {boxes}")
         return found

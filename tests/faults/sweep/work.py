@@ -20,7 +20,7 @@ from qubix.cli.demo_chain import Network, Purse
 from tests.faults.sweep.record import AcknowledgedJob, AcknowledgedWithdrawal, Record
 from tests.whole import FINAL, STEPS
 
-PATIENCE_S: Final = 240.0
+PATIENCE_S: Final = 600.0
 """A client repeats for so long what was not answered, and waits for so long for a job's end."""
 PAUSE_S: Final = 0.4
 BUDGET: Final = 20_000

@@ -12,5 +12,5 @@ try:
 except OSError as error:
     print("stopped", error)
 print("written", written >> 20, "MiB", flush=True)
-time.sleep(1)
+time.sleep(30 if written > 64 << 20 else 0)  # where only looks find it, a machine that stands still looks late
 print("BREACH" if written > 64 << 20 else "held", flush=True)

@@ -36,5 +36,5 @@ except OSError as error:
     print("stopped", error)
 written = sum(sizes)
 print("written", written // MiB, "MiB", flush=True)
-time.sleep(1.5)
+time.sleep(30 if written > 64 * MiB else 0)  # where only looks find it, a machine that stands still looks late
 print("BREACH" if written > 64 * MiB else "held", flush=True)
