@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -59,9 +61,18 @@ def logs_of(whole: Whole) -> list[tuple[str, bytes]]:
         of_machine = runfile.read(machine.home)
         assert of_machine is not None
         folders.append(Path(of_machine.runtime_dir))
-    files = {path for folder in folders for path in folder.rglob("*") if path.suffix in (".log", ".out", ".err") and path.is_file()}
-    assert len(files) > 20
-    return [(str(path), path.read_bytes()) for path in files]
+    found = [(str(path), content) for folder in folders for path, content in files_of(folder) if path.suffix in (".log", ".out", ".err")]
+    assert len(found) > 20
+    return found
+
+
+def files_of(folder: Path) -> Iterator[tuple[Path, bytes]]:
+    """Every regular file below a folder, and what it says; what vanishes meanwhile is left out."""
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file():
+                    yield path, path.read_bytes()
 
 
 def told(secrets: Mapping[str, bytes], shown: Iterable[tuple[str, bytes]]) -> list[tuple[str, str]]:

@@ -113,11 +113,12 @@ class Whole:
         for machine in self.machines.values():
             with contextlib.suppress(psutil.NoSuchProcess):
                 for process in machine.tree():
-                    process.resume()
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.resume()
                 psutil.Process(machine.member_pid).terminate()
         for machine in self.machines.values():
             with contextlib.suppress(psutil.NoSuchProcess):
-                psutil.Process(machine.member_pid).wait(40)
+                psutil.Process(machine.member_pid).wait(120)
         self.machines.clear()
         stop(self.data_dir)
 
@@ -178,7 +179,7 @@ class Whole:
         with contextlib.suppress(psutil.NoSuchProcess):
             member = psutil.Process(machine.member_pid)
             member.terminate()
-            member.wait(40)
+            member.wait(120)
 
     def pid_of(self, name: str) -> int:
         """The pid of one of the platform's own processes."""

@@ -19,8 +19,8 @@ from qubix.chains.qubic.transaction import Transaction
 from qubix.kernel.clock import SystemClock
 from qubix.kernel.errors import Unavailable
 
-AHEAD: Final = 5
-"""Ticks from the head to a payment's own: enough for a network whose ticks are our own machine's."""
+AHEAD: Final = 12
+"""Ticks from the head to a payment's own. The devnet's last a quarter of a second, and what comes too late is lost without a word."""
 PAID_TIMEOUT_S: Final = 30.0
 _POLL_S: Final = 0.1
 

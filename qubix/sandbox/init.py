@@ -111,14 +111,15 @@ def main() -> None:
     os.close(go)
     # Blocked from before the job exists: without a handler, process 1 gets a signal only by asking for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    # The job may signal this process too: its end must then read as the job's own doing.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
         keep_only(control)
         return run(entry, folders)
     os.close(control)
-    # The job may signal this process too: its end must then read as the job's own doing.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.alarm(end_s)
     return serve(child, status)
 

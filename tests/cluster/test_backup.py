@@ -59,7 +59,10 @@ def test_p12_a_running_platform_comes_back_from_its_backup_on_another_folder(who
     before = seen(consumer.client, job_id)
     began = time.monotonic()
     backup = told("backup", str(place / "backups"), "--data-dir", str(whole.data_dir))
-    assert httpx.get(f"{whole.url}/health/ready", timeout=10).status_code == 200
+    deadline = time.monotonic() + 60
+    while httpx.get(f"{whole.url}/health/ready", timeout=30).status_code != 200:  # where the disk stands still, it is not
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
     kept = time.monotonic()
     found = told("restore", backup["folder"], "--data-dir", str(place / "new"), "-y")
     assert (found["sound"], found["problems"], found["missing"], found["payouts"]) == (True, [], [], "none")

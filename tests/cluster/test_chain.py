@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from qubix.cli import runfile
@@ -57,6 +58,15 @@ def kill(platform: Whole, name: str) -> None:
     until(back)
 
 
+def stand_still(platform: Whole) -> None:
+    """No tick of the devnet, until its process is another one."""
+    run = runfile.read(platform.data_dir)
+    assert run is not None
+    token = (platform.data_dir / "devnet" / "admin-token").read_text().strip()
+    order = {"headers": {"Authorization": f"Bearer {token}"}, "json": {"kind": "halt"}}
+    httpx.post(run.urls["qubic"] + "/admin/faults", timeout=30, **order).raise_for_status()  # type: ignore[arg-type]
+
+
 def transaction(client: Client, which: str) -> Mapping[str, Any]:
     found: Mapping[str, Any] = client.get(f"/api/wallets/transactions/{which}")
     return found
@@ -73,6 +83,7 @@ def test_a_withdrawal_is_paid_once_though_everything_that_pays_it_is_killed_on_t
     network = network_of(platform)
     ann.post("/api/wallets/faucet", {"amount": 5_000_000})
     until(lambda: available(ann) == 5_000_000)
+    stand_still(platform)  # until the devnet is killed: nothing is paid before
     asked = ann.post("/api/wallets/withdraw", {"address": purse.identity, "amount": 3_000_000}, key=uuid4().hex)
     killed = []
     for name in ("signer", "treasury", "devnet", "postgres"):

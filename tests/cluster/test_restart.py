@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import random
 import signal
 from pathlib import Path
@@ -59,13 +59,16 @@ def kill(whole: Whole, *, spare: tuple[str, ...]) -> runfile.RunFile:
     assert run.supervisor is not None
     supervisor = psutil.Process(run.supervisor.pid)
     spared = [process.pid for name, process in run.processes.items() if name.startswith(spare)]
-    spared += [below.pid for pid in spared for below in psutil.Process(pid).children(recursive=True)]
+    for pid in list(spared):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            spared += [below.pid for below in psutil.Process(pid).children(recursive=True)]
     tree = [process for process in (supervisor, *supervisor.children(recursive=True)) if process.pid not in spared]
-    for process in tree:
-        os.kill(process.pid, signal.SIGSTOP)
-    for process in tree:
-        process.kill()
-    psutil.wait_procs(tree, timeout=10)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for process in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+    _, left = psutil.wait_procs(tree, timeout=60)
+    assert left == []
     return run
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from qubix.cli import runfile
 from qubix.postgres.embedded import EmbeddedServer
-from tests.planted import lines_and_environments, logs_of, secrets_of, told
+from tests.planted import files_of, lines_and_environments, logs_of, secrets_of, told
 from tests.whole import PASSWORD, Consumer, Whole
 
 pytestmark = pytest.mark.cluster
@@ -214,12 +214,12 @@ def test_secrets_lie_in_files_that_their_owner_alone_reads_and_in_no_other_file(
     aside = {data / "secrets", data / "pg"}
     found: list[Any] = []
     looked = 0
-    for path in data.rglob("*"):
-        if aside & set(path.parents) and (data / "secrets") in path.parents:
-            assert path.stat().st_mode & 0o077 == 0, path
-        elif not aside & set(path.parents) and path.is_file():
+    for path in (data / "secrets").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+    for path, content in files_of(data):
+        if not aside & set(path.parents):
             looked += 1
-            found += [(name, str(path)) for name in planted.found_in(path.read_bytes())]
+            found += [(name, str(path)) for name in planted.found_in(content)]
     assert looked > 5
     assert found == []
     for folder in (data, data / "secrets", *(machine.home for machine in planted.whole.machines.values())):

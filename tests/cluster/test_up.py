@@ -37,7 +37,7 @@ class Machine:
             capture_output=True,
             text=True,
             check=False,
-            timeout=240,
+            timeout=600,
             env=self.environment,
         )
 
@@ -66,7 +66,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     up.stop(made.data_dir)
 
 
-def wait_for(what: str, condition: Any, timeout_s: float = 30.0) -> None:
+def wait_for(what: str, condition: Any, timeout_s: float = 180.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"

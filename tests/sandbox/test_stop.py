@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,10 +42,11 @@ def test_a_stop_takes_the_whole_tree(containment: Containment) -> None:
     state = State.read(Folder.of(containment.base, running.attempt))
     assert state is not None
     assert state.left() > 0
-    began = time.monotonic()
     stopped = subprocess.run(containment.command(*_stopper(containment, running.attempt)), capture_output=True, text=True, check=True)
     assert "left=0" in stopped.stdout, stopped
-    assert time.monotonic() - began < 5
+    took = re.search(r"took_s=([0-9.]+)", stopped.stdout)
+    assert took is not None
+    assert float(took[1]) < 5
     assert running.wait().ended["exit"] == "stopped"
     assert state.left() == 0
 
@@ -171,5 +174,9 @@ def test_concurrent_attempts_of_root_have_users_of_their_own(containment: Contai
 def test_parameters_do_not_show_in_the_process_list(containment: Containment) -> None:
     running = containment.start(WAITS, params={"token": "TOP-SECRET"})
     running.until("LogText", containing="ready")
-    lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(path.read_bytes())
+    assert lines
     assert not any(b"TOP-SECRET" in line for line in lines)
