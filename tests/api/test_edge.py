@@ -141,10 +141,10 @@ async def test_an_origin_of_the_settings_is_allowed_and_no_other(world: World) -
 async def test_past_the_limit_the_answer_is_429_with_the_wait_and_other_buckets_go_on(world: World) -> None:
     anna = await world.person("anna")
     bert = await world.person("bert")
-    statuses = [(await anna.http.post("/api/wallets/faucet", json={"amount": 1})).status_code for _ in range(3)]
-    refused = await anna.http.post("/api/wallets/faucet", json={"amount": 1})
-    assert statuses == [200, 200, 200]
-    assert refused.status_code == 429
+    # Where a minute of the clock begins meanwhile, two windows let at most six pass.
+    answers = [await anna.http.post("/api/wallets/faucet", json={"amount": 1}) for _ in range(8)]
+    assert [answer.status_code for answer in answers[:3]] == [200, 200, 200]
+    refused = next(answer for answer in answers if answer.status_code == 429)
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert (refused.json()["code"], refused.json()["bucket"]) == ("rate_limited", "money")
     assert (await anna.http.get("/api/wallets/balance")).status_code == 200
@@ -153,8 +153,9 @@ async def test_past_the_limit_the_answer_is_429_with_the_wait_and_other_buckets_
 
 @pytest.mark.parametrize("web_settings", [{"search_per_minute": 2}], indirect=True)
 async def test_searches_of_nobody_count_by_address_and_an_operators_key_is_not_limited(world: World) -> None:
-    statuses = [(await world.client().get("/api/gpus/search")).status_code for _ in range(3)]
-    assert statuses == [200, 200, 429]
+    statuses = [(await world.client().get("/api/gpus/search")).status_code for _ in range(6)]
+    assert statuses[:2] == [200, 200]
+    assert 429 in statuses
     operator = await world.person("olga", roles=("operator",))
     client = world.client(await operator.api_key())
     assert {(await client.get("/api/gpus/search")).status_code for _ in range(30)} == {200}

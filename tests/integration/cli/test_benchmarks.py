@@ -36,7 +36,7 @@ def small_run(program: str, *options: str) -> dict[str, Any]:
 
 @pytest.mark.postgres
 def test_every_heartbeat_that_was_answered_is_in_the_database() -> None:
-    found = small_run("heartbeats", "--providers", "20", "--seconds", "1", "--beat-s", "0.25")
+    found = small_run("heartbeats", "--providers", "20", "--seconds", "5", "--beat-s", "0.25")
     assert found["beats"] > 20
     assert (found["unanswered"], found["answered_and_lost"], found["refused"]) == (0, 0, [])
 

@@ -227,11 +227,12 @@ async def test_an_item_has_everything_that_the_market_lists(resources: Resources
 async def test_a_rented_device_leaves_the_list_at_once_and_comes_back_when_its_lease_is_over(resources: Resources) -> None:
     node = await join(resources)
     async with scope(resources) as s:
-        await s.capacity.lease_for_quote(uuid4(), node_id=node.node_id, model="RTX_4090", gpus=1, ttl_s=0.3)
+        await s.capacity.lease_for_quote(uuid4(), node_id=node.node_id, model="RTX_4090", gpus=1, ttl_s=5)
     assert await items(resources) == []
     assert [i["status"] for i in await items(resources, available="any")] == ["busy"]
-    await asyncio.sleep(0.35)
-    assert [i["gpus_free"] for i in await items(resources)] == [1]
+    async with asyncio.timeout(60):
+        while [i["gpus_free"] for i in await items(resources)] != [1]:  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
 
 
 async def test_a_lease_that_is_rolled_back_never_was(resources: Resources) -> None:
@@ -263,19 +264,20 @@ async def test_concurrent_leases_on_one_node_leave_the_right_count(resources: Re
 
 async def test_a_node_without_metrics_for_60_s_is_shown_as_stale_and_not_listed(resources: Resources, owner: AsyncConnection) -> None:
     node = await join(resources)
-    await owner.execute(sa.text("UPDATE nodes SET metrics_at = now() - interval '59.5 seconds' WHERE id = :id"), {"id": node.node_id})
+    await owner.execute(sa.text("UPDATE nodes SET metrics_at = now() - interval '55 seconds' WHERE id = :id"), {"id": node.node_id})
     assert len(await items(resources)) == 1
-    await asyncio.sleep(0.6)
-    assert await items(resources) == []
+    async with asyncio.timeout(60):
+        while await items(resources):  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
     assert [i["status"] for i in await items(resources, available="any")] == ["stale"]
 
 
 async def test_what_time_changed_is_told_once(resources: Resources, controller_resources: Resources, owner: AsyncConnection) -> None:
     node = await join(resources)
     async with scope(resources) as s:
-        await s.capacity.lease_for_quote(uuid4(), node_id=node.node_id, model="RTX_4090", gpus=1, ttl_s=0.05)
+        await s.capacity.lease_for_quote(uuid4(), node_id=node.node_id, model="RTX_4090", gpus=1, ttl_s=3)
     before = await owner.scalar(sa.text("SELECT max(id) FROM events"))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(3.1)
     async with scope(controller_resources) as s:
         assert await s.market.refresh_due() == 1
         assert await s.market.refresh_due() == 0

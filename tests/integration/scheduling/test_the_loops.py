@@ -52,14 +52,16 @@ async def test_p_b37_a06_a_funded_job_reaches_an_idle_node_at_once(
         began = time.monotonic()
         job = await submit(resources, user)
         while str(node.node_id) not in await wakes.__anext__():
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 20
         (attempt,) = await node.desired()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
+        events = resources.listen("events", idle_s=1)
+        await events._ensure()
         await node.start(attempt)
         await node.finished(attempt)
-        events = resources.listen("events", idle_s=5)
-        while (await look(resources, job)).state is not JobState.COMPLETED:
-            assert await events.__anext__()
+        async with asyncio.timeout(30):
+            while (await look(resources, job)).state is not JobState.COMPLETED:
+                await events.__anext__()
         await events.close()
     await wakes.close()
     assert await problems(owner) == []
