@@ -265,15 +265,12 @@ def whole_platform(*, machines: bool = True, **settings: str) -> Iterator[Whole]
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _started(line: list[str], home: Path, name: str, extra: Mapping[str, str]) -> runfile.Run:
+def _started(line: list[str], home: Path, name: str, extra: Mapping[str, str]) -> runfile.RunFile:
     """The machine's processes. `ray start` of a node gives up by itself after 30 s (ray/_private/node.py) where the processors are taken."""
-    for tries_left in (2, 1, 0):
-        try:
+    for _ in range(2):
+        with contextlib.suppress(QubixError):
             return start_and_wait(line, home, name, extra=extra)
-        except QubixError:
-            if not tries_left:
-                raise
-    raise AssertionError("unreachable")
+    return start_and_wait(line, home, name, extra=extra)
 
 
 def _saved(path: Path, account: config.Account) -> Path:

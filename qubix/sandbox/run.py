@@ -28,6 +28,8 @@ DRAIN_S: Final = 2.0
 IDLE_S: Final = 0.25
 PROGRESS_EVERY_S: Final = 0.1
 LOOK_S: Final = 0.25
+LOOK_SHARE: Final = 10
+"""Looks take at most one part in so many of a processor."""
 READ_BYTES: Final = 64 << 10
 
 
@@ -64,6 +66,16 @@ def run_on(found: probe.Probe, spec: SandboxSpec, inherit_fds: Sequence[int]) ->
         yield sandbox.ended(left)
     finally:
         sandbox.close()
+
+
+def look_pause_s(took_s: float, used_s: float) -> float:
+    """How long a job is left alone between two looks at its disk and memory.
+
+    What a look used of the processor is made up for; a machine that stood still during it buys the job no more time than that again.
+
+    Args: took_s, of the last look, by the wall; used_s, of the processor.
+    """
+    return max(LOOK_S, took_s, LOOK_SHARE * used_s)
 
 
 class _Sandbox:
@@ -264,14 +276,13 @@ class _Sandbox:
         elif self._budget.flooded:
             self._condemn(Exit.OUTPUT_FLOOD, f"it wrote {self._budget.dropped} bytes more than are kept")
         elif now - self._looked_at >= self._look_every_s:
-            began_s = time.thread_time()
+            used_s = time.thread_time()
             if self._template is None:
                 self._look_at_disk()
             if self.group.kind == "rlimits":
                 self._look_at_memory()
             self._looked_at = time.monotonic()
-            # By what the look took of the processor: a machine that stands still must not lengthen the pause.
-            self._look_every_s = max(LOOK_S, 10 * (time.thread_time() - began_s))
+            self._look_every_s = look_pause_s(self._looked_at - now, time.thread_time() - used_s)
 
     def _look_at_disk(self) -> None:
         found = [collect.usage(folder) for folder in self._folders]

@@ -36,6 +36,8 @@ def test_a_job_that_waited_when_the_head_was_killed_counts_as_the_heads() -> Non
     assert recovery(killed, after[10], "j", [killed, head]).seconds == 10
     late = recovery(killed, after[50], "j", [killed, head])
     assert (late.promise, late.seconds, late.detail) == (HEAD, 20, "#1 kill raylet, then #2 kill head, job j")
+    waited = [recovery(killed, at, "j", [killed, head], 4.0).waited_s for at in (after[10], after[50])]
+    assert waited == [4.0, 0.0], "what it waited before the head's death is not part of the head's time"
 
 
 def test_a_late_job_says_when_it_was_assigned_again_and_how_often_it_never_ran() -> None:
